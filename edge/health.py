@@ -1,0 +1,355 @@
+"""What the worker knows about itself: counters, progress, and whether it is alive and ready.
+
+The worker's threads call the small methods as things happen; the status server reads snapshots. Every update is
+O(1) under one lock, no update raises, and everything kept is bounded.
+
+Alive means progress, never ``is_connected()``: a paho client whose network thread died says it is connected for
+ever. A worker is not alive when a fault was reported, when a part that once gave a sign of life stopped giving
+it, or when frames wait and no verdict comes.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, Literal
+
+from edge.camera import CameraLog, Truth, describe
+from edge.meters import Latency, Rate, Tally
+from edge.pictures import Pictures
+from edge.records import Outcome, Verdict
+
+State = Literal["starting", "ready", "not-ready", "draining", "stopped"]
+SCHEMA = "parrotgate.status/1"
+STAGES_KEPT = 16
+_COUNTERS = (
+    *("received", "received_bytes", "dropped", "refused", "deadletters", "published", "publish_failures", "acked"),
+    *(outcome.value for outcome in Outcome),
+    *("reused", "evicted_cameras"),
+)
+_USERINFO = re.compile(r"//[^/@]*@")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When the worker counts as stuck, and how much is remembered.
+
+    ``link_s``: the longest silence of the link's thread (three keepalives); ``stall_s``: the longest wait for a
+    verdict while frames wait; ``cameras``, ``picture_bytes`` and ``positives`` bound the memory.
+    """
+
+    link_s: float = 90.0
+    stall_s: float = 30.0
+    cameras: int = 1000
+    picture_bytes: int = 64 * 1024 * 1024
+    positives: int = 12
+
+
+@dataclass(slots=True)
+class _Broker:
+    url: str | None = None
+    connected: bool = False
+    reason: str = "not connected yet"
+    since_s: float = 0.0
+    connects: int = 0
+    session_present: bool = False
+
+
+class Health:
+    """The worker's own state; safe to call from any thread.
+
+    ``clock`` gives monotonic seconds and times everything, ``wall`` epoch seconds that are only shown.
+    """
+
+    def __init__(
+        self,
+        worker: str,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        *,
+        limits: Limits | None = None,
+    ) -> None:
+        now = clock()
+        self.worker = worker
+        self._clock, self._wall = clock, wall
+        self._limits = limits or Limits()
+        self._lock = Lock()
+        self._started_s, self._started_at = now, wall()
+        self._state: tuple[State, str, float] = ("starting", "starting", now)
+        self._fault: str | None = None
+        self._broker = _Broker(since_s=now)
+        self._beats: dict[str, float] = {}
+        self._progress_s = now
+        self._waiting: tuple[int, int, float] = (0, 0, 0.0)
+        self._waiting_since_s = now
+        self._rate = Rate(now)
+        self._latency: dict[str, Latency] = {}
+        self._models: dict[str, dict[str, Any]] = {}
+        self._cameras: OrderedDict[str, CameraLog] = OrderedDict()
+        self._pictures = Pictures(self._limits.picture_bytes)
+        self._positives: deque[tuple[float, dict[str, Any]]] = deque()
+        self._counts = dict.fromkeys(_COUNTERS, 0)
+        self._drops, self._refusals, self._publish_failures = Tally(), Tally(), Tally()
+        self._last_deadletter: str | None = None
+
+    # What happens to frames
+
+    def received(self, camera: str, nbytes: int) -> None:
+        """A message of ``nbytes`` bytes was taken as a frame of ``camera``."""
+        with self._lock:
+            log = self._camera(camera)
+            log.received += 1
+            log.received_bytes += nbytes
+            self._counts["received"] += 1
+            self._counts["received_bytes"] += nbytes
+
+    def dropped(self, camera: str, why: str) -> None:
+        """A frame gave way, unjudged; ``why`` is one of a few short words."""
+        with self._lock:
+            self._camera(camera).dropped.add(why)
+            self._drops.add(why)
+            self._counts["dropped"] += 1
+
+    def refused(self, why: str) -> None:
+        """A message was not taken as a frame at all; ``why`` is one of a few short words."""
+        with self._lock:
+            self._refusals.add(why)
+            self._counts["refused"] += 1
+
+    def deadletter(self, camera: str, why: str) -> None:
+        """A frame went to the dead letters; ``why`` is kept as the camera's last words only."""
+        with self._lock:
+            self._camera(camera).deadletters += 1
+            self._counts["deadletters"] += 1
+            self._last_deadletter = f"{camera}: {why}"[:500]
+            self._progress_s = self._clock()
+
+    def verdict(self, verdict: Verdict, image: bytes | None, content_type: str | None) -> None:
+        """A frame was judged; ``image`` is its encoded picture as it came (JPEG, PNG or WebP), if it may be shown."""
+        with self._lock:
+            now = self._clock()
+            log = self._camera(verdict.camera)
+            log.judge(verdict, now)
+            self._pictures.release(log.picture)
+            log.picture = self._pictures.add(image, content_type)
+            self._counts[verdict.verdict.value] += 1
+            self._counts["reused"] += verdict.reused
+            self._progress_s = now
+            self._rate.add(now)
+            self._time(verdict.latency_ms)
+            if verdict.verdict is Outcome.POSITIVE:
+                self._remember_positive(verdict, log, now)
+
+    def truth(self, camera: str, text: str, positive: bool, frame_id: str | None = None) -> None:
+        """What the camera's newest frame shows, told before it is published (simulated cameras)."""
+        with self._lock:
+            self._camera(camera).expect(Truth(text, positive), frame_id)
+
+    def published(self) -> None:
+        """The broker has confirmed a verdict."""
+        with self._lock:
+            self._counts["published"] += 1
+
+    def publish_failed(self, reason: str) -> None:
+        """The broker has refused a verdict; ``reason`` is one of a few short words."""
+        with self._lock:
+            self._publish_failures.add(reason)
+            self._counts["publish_failures"] += 1
+
+    def acked(self) -> None:
+        """A frame was acknowledged to the broker."""
+        with self._lock:
+            self._counts["acked"] += 1
+
+    # What happens to the worker
+
+    def connected(self, url: str, session_present: bool) -> None:
+        """The broker at ``url`` has accepted the connection; a password in ``url`` is not kept."""
+        with self._lock:
+            now = self._clock()
+            connects = self._broker.connects + 1
+            clean = _USERINFO.sub("//", url)
+            self._broker = _Broker(clean, True, "connected", now, connects, session_present)
+            self._beats["link"] = now
+
+    def disconnected(self, reason: str) -> None:
+        """The connection to the broker has ended, or could not be made."""
+        with self._lock:
+            if self._broker.connected:
+                self._broker.since_s = self._clock()
+            self._broker.connected = False
+            self._broker.reason = reason
+
+    def set_state(self, name: State, reason: str) -> None:
+        """What the worker does now, with a sentence for people."""
+        with self._lock:
+            since = self._state[2] if self._state[0] == name else self._clock()
+            self._state = (name, reason, since)
+
+    def set_models(self, models: Mapping[str, Mapping[str, Any]]) -> None:
+        """The loaded artifacts by role (``features``, ``species``, ``gate``), JSON-able, as the page lists them."""
+        with self._lock:
+            self._models = {role: dict(facts) for role, facts in models.items()}
+
+    def beat(self, part: Literal["link", "engine"]) -> None:
+        """The thread that owns ``part`` gives a sign of life."""
+        with self._lock:
+            self._beats[part] = self._clock()
+
+    def waiting(self, frames: int, nbytes: int, oldest_s: float) -> None:
+        """How many frames wait or are being judged, their bytes, and the age of the oldest in seconds."""
+        with self._lock:
+            if frames > 0 and self._waiting[0] == 0:
+                self._waiting_since_s = self._clock()
+            self._waiting = (frames, nbytes, oldest_s)
+
+    def fault(self, text: str) -> None:
+        """Something that only a new process can mend has happened; the first fault is kept."""
+        with self._lock:
+            self._fault = self._fault or text
+
+    # What others ask
+
+    def live(self) -> tuple[bool, str]:
+        """Whether the worker is alive and making progress, with a sentence."""
+        with self._lock:
+            return self._is_live(self._clock())
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether the worker judges frames now (state ``ready``, connected, alive), with a sentence."""
+        with self._lock:
+            return self._is_ready(self._clock())
+
+    def camera_image(self, camera: str, serial: int | None = None) -> tuple[bytes, str] | None:
+        """The last picture of ``camera`` and its content type; with ``serial``, that one while it is held."""
+        with self._lock:
+            log = self._cameras.get(camera)
+            if log is None:
+                return None
+            wanted = serial if serial is not None and serial == log.pinned else log.picture
+            picture = self._pictures.get(wanted)
+            return (picture.data, picture.content_type) if picture else None
+
+    def positive_image(self, serial: int) -> tuple[bytes, str] | None:
+        """The picture of one of the latest positives and its content type, while it is held."""
+        with self._lock:
+            picture = (
+                self._pictures.get(serial) if any(row["picture"] == serial for _, row in self._positives) else None
+            )
+            return (picture.data, picture.content_type) if picture else None
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything as strict-JSON data; pins the pictures that it names until the next snapshot."""
+        with self._lock:
+            now = self._clock()
+            for log in self._cameras.values():
+                self._pin(log)
+            return {
+                "schema": SCHEMA,
+                "worker": self.worker,
+                "now": self._wall(),
+                "started_at": self._started_at,
+                "uptime_s": round(now - self._started_s, 1),
+                "state": self._state_row(now),
+                "broker": self._broker_row(now),
+                "fps": round(self._rate.per_second(now), 2),
+                "counters": dict(self._counts),
+                "dropped": self._drops.counts(),
+                "refused": self._refusals.counts(),
+                "publish_failures": self._publish_failures.counts(),
+                "last_deadletter": self._last_deadletter,
+                "waiting": dict(zip(("frames", "bytes", "oldest_s"), self._waiting, strict=True)),
+                "latency_ms": {stage: latency.summary() for stage, latency in self._latency.items()},
+                "beats": {part: round(now - beat, 1) for part, beat in self._beats.items()},
+                "models": self._models,
+                "cameras": [self._cameras[name].row(now) for name in sorted(self._cameras)],
+                "positives": [{**row, "age_s": round(now - at, 1)} for at, row in reversed(self._positives)],
+            }
+
+    # Inside, with the lock held
+
+    def _camera(self, name: str) -> CameraLog:
+        log = self._cameras.get(name)
+        if log is None:
+            log = self._cameras[name] = CameraLog(name, Rate(self._clock()))
+            if len(self._cameras) > self._limits.cameras:
+                self._forget(self._cameras.popitem(last=False)[1])
+        self._cameras.move_to_end(name)
+        return log
+
+    def _forget(self, log: CameraLog) -> None:
+        self._pictures.release(log.picture)
+        self._pictures.release(log.pinned)
+        self._counts["evicted_cameras"] += 1
+
+    def _pin(self, log: CameraLog) -> None:
+        if log.pinned != log.picture:
+            self._pictures.release(log.pinned)
+            log.pinned = self._pictures.share(log.picture)
+
+    def _time(self, latency_ms: Mapping[str, float]) -> None:
+        for stage, ms in latency_ms.items():
+            if stage not in self._latency and len(self._latency) >= STAGES_KEPT:
+                continue
+            self._latency.setdefault(stage, Latency()).add(ms)
+
+    def _remember_positive(self, verdict: Verdict, log: CameraLog, now: float) -> None:
+        row = {"camera": verdict.camera, "picture": self._pictures.share(log.picture), **describe(verdict)}
+        self._positives.append((now, {**row, "right": log.is_right()}))
+        while len(self._positives) > self._limits.positives:
+            self._pictures.release(self._positives.popleft()[1]["picture"])
+
+    def _is_live(self, now: float) -> tuple[bool, str]:
+        if self._fault:
+            return False, self._fault
+        silence = now - self._beats.get("link", now)
+        if silence > self._limits.link_s:
+            return (
+                False,
+                f"the link to the broker gave no sign of life for {silence:.0f} s (limit {self._limits.link_s:g} s)",
+            )
+        stalled = now - max(self._progress_s, self._waiting_since_s)
+        if self._waiting[0] and self._broker.connected and stalled > self._limits.stall_s:
+            waiting = f"{self._waiting[0]} frame{'s wait' if self._waiting[0] > 1 else ' waits'}"
+            return False, f"{waiting} and no verdict came for {stalled:.0f} s (limit {self._limits.stall_s:g} s)"
+        return True, "alive"
+
+    def _is_ready(self, now: float) -> tuple[bool, str]:
+        name, reason, _ = self._state
+        live, why_not = self._is_live(now)
+        if not live:
+            return False, why_not
+        if name != "ready":
+            return False, reason
+        if not self._broker.connected:
+            return False, f"no connection to the broker: {self._broker.reason}"
+        return True, reason
+
+    def _state_row(self, now: float) -> dict[str, Any]:
+        name, reason, since = self._state
+        live, live_reason = self._is_live(now)
+        ready, ready_reason = self._is_ready(now)
+        return {
+            "name": name,
+            "reason": reason,
+            "since_s": round(now - since, 1),
+            "live": live,
+            "live_reason": live_reason,
+            "ready": ready,
+            "ready_reason": ready_reason,
+        }
+
+    def _broker_row(self, now: float) -> dict[str, Any]:
+        broker = self._broker
+        return {
+            "url": broker.url,
+            "connected": broker.connected,
+            "reason": broker.reason,
+            "since_s": round(now - broker.since_s, 1),
+            "connects": broker.connects,
+            "session_present": broker.session_present,
+        }
