@@ -85,12 +85,13 @@ class CameraLog:
             "reused": self.reused,
             "picture": self.picture,
             "last": describe(self.last) if self.last else None,
-            "truth": self._truth_row(),
+            "truth": self.truth_row(),
             "right": self.right,
             "wrong": self.wrong,
         }
 
-    def _truth_row(self) -> dict[str, Any] | None:
+    def truth_row(self) -> dict[str, Any] | None:
+        """What the last judged frame showed, and whether the verdict agrees; ``None`` where no truth is known."""
         if self.shown_truth is None:
             return None
         return {"text": self.shown_truth.text, "positive": self.shown_truth.positive, "right": self.is_right()}

@@ -16,7 +16,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from edge.camera import CameraLog, Truth, describe
 from edge.meters import Latency, Rate, Tally
@@ -24,6 +24,7 @@ from edge.pictures import Pictures
 from edge.records import Outcome, Verdict
 
 State = Literal["starting", "ready", "not-ready", "draining", "stopped"]
+STATES: tuple[State, ...] = get_args(State)
 SCHEMA = "parrotgate.status/1"
 STAGES_KEPT = 16
 _COUNTERS = (
@@ -242,12 +243,12 @@ class Health:
             )
             return (picture.data, picture.content_type) if picture else None
 
-    def snapshot(self) -> dict[str, Any]:
-        """Everything as strict-JSON data; pins the pictures that it names until the next snapshot."""
+    def snapshot(self, *, pin: bool = False) -> dict[str, Any]:
+        """Everything as strict-JSON data; ``pin`` keeps the pictures that it names until the next pinning."""
         with self._lock:
             now = self._clock()
-            for log in self._cameras.values():
-                self._pin(log)
+            if pin:
+                self._pin_pictures()
             return {
                 "schema": SCHEMA,
                 "worker": self.worker,
@@ -286,10 +287,11 @@ class Health:
         self._pictures.release(log.pinned)
         self._counts["evicted_cameras"] += 1
 
-    def _pin(self, log: CameraLog) -> None:
-        if log.pinned != log.picture:
-            self._pictures.release(log.pinned)
-            log.pinned = self._pictures.share(log.picture)
+    def _pin_pictures(self) -> None:
+        for log in self._cameras.values():
+            if log.pinned != log.picture:
+                self._pictures.release(log.pinned)
+                log.pinned = self._pictures.share(log.picture)
 
     def _time(self, latency_ms: Mapping[str, float]) -> None:
         for stage, ms in latency_ms.items():
@@ -298,8 +300,8 @@ class Health:
             self._latency.setdefault(stage, Latency()).add(ms)
 
     def _remember_positive(self, verdict: Verdict, log: CameraLog, now: float) -> None:
-        row = {"camera": verdict.camera, "picture": self._pictures.share(log.picture), **describe(verdict)}
-        self._positives.append((now, {**row, "right": log.is_right()}))
+        row = {"camera": verdict.camera, "picture": self._pictures.share(log.picture), "truth": log.truth_row()}
+        self._positives.append((now, {**row, **describe(verdict)}))
         while len(self._positives) > self._limits.positives:
             self._pictures.release(self._positives.popleft()[1]["picture"])
 
