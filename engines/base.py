@@ -1,0 +1,174 @@
+"""The engine seam: what every backend offers, and the checks that all of them share."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from engines.errors import EngineInputError, EngineRunError, ModelError, UsageError
+from engines.spec import ModelSpec, load_spec
+
+Batch = npt.NDArray[Any]
+Float32 = npt.NDArray[np.float32]
+Device = Literal["auto", "cpu", "cuda"]
+
+# Backends by suffix, as "module:class", imported only when a file asks for them.
+_BACKENDS = {".onnx": "engines.onnx_runtime:OnnxEngine"}
+_PLANNED = {".plan": "TensorRT plans", ".tflite": "TensorFlow Lite models"}
+
+
+class Pending(Protocol):
+    """A batch on its way through an engine."""
+
+    def result(self) -> Float32:
+        """Wait for the batch: (n, d) float32, owned by the caller. Raises ``EngineRunError``."""
+        ...
+
+
+class Engine(Protocol):
+    """Arrays in, arrays out. Owned by one thread at a time; a context manager that closes it.
+
+    ``spec`` is the checked manifest; ``device`` is ``cpu`` or ``cuda``, whichever the engine truly runs on.
+    """
+
+    @property
+    def spec(self) -> ModelSpec: ...
+
+    @property
+    def device(self) -> str: ...
+
+    def submit(self, batch: Batch) -> Pending:
+        """Start on ``batch``, of shape (n, *spec.input.shape) with n >= 1 and dtype ``spec.input.dtype``.
+
+        Raises ``EngineInputError`` before the device is touched. The batch must not be written to until the result
+        is there.
+        """
+        ...
+
+    def infer(self, batch: Batch) -> Float32:
+        """``submit(batch).result()``."""
+        ...
+
+    def close(self) -> None:
+        """Free the device; may be called twice. A closed engine raises ``EngineRunError``."""
+        ...
+
+    def __enter__(self) -> Engine: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The ``Pending`` of a backend that computes while it is asked."""
+
+    output: Float32
+
+    def result(self) -> Float32:
+        return self.output
+
+
+class CheckedEngine(ABC):
+    """What all backends share: the public verbs check, ``_start`` computes."""
+
+    def __init__(self, spec: ModelSpec, device: str) -> None:
+        self.spec = spec
+        self.device = device
+        self._closed = False
+
+    @abstractmethod
+    def _start(self, batch: Batch) -> Pending:
+        """Run a checked, C-contiguous batch; the result must have ``spec.output.size`` columns."""
+
+    def submit(self, batch: Batch) -> Pending:
+        if self._closed:
+            raise EngineRunError(f"{self.spec.name}: the engine is closed; open it again")
+        check_batch(batch, self.spec)
+        return self._start(np.ascontiguousarray(batch))
+
+    def infer(self, batch: Batch) -> Float32:
+        return self.submit(batch).result()
+
+    def close(self) -> None:
+        self._closed = True
+
+    def __enter__(self) -> Engine:
+        return cast(Engine, self)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def check_batch(batch: Batch, spec: ModelSpec) -> None:
+    """Raise ``EngineInputError`` unless ``batch`` is (n >= 1, *spec.input.shape) of the manifest's dtype."""
+    wanted = f"(n, {', '.join(map(str, spec.input.shape))}) {spec.input.dtype} with n >= 1"
+    if not isinstance(batch, np.ndarray):
+        raise EngineInputError(f"{spec.name}: expected an array {wanted}, got {type(batch).__name__}")
+    if batch.shape[1:] != spec.input.shape or len(batch) == 0 or batch.dtype != spec.input.numpy_dtype:
+        raise EngineInputError(f"{spec.name}: expected a batch {wanted}, got {batch.shape} {batch.dtype}")
+
+
+def open_engine(
+    path: str | Path, device: Device = "auto", *, threads: int | None = None, sha256: str | None = None
+) -> Engine:
+    """Load the model file ``path`` with the backend of its suffix.
+
+    The file is read once; the very bytes that are hashed are those that are loaded, so that nothing can be swapped in
+    between.
+
+    Args:
+        device: ``auto`` takes CUDA where the backend offers it, else the CPU; ``cuda`` insists.
+        threads: threads inside one inference on the CPU; None takes every core this process may use.
+        sha256: pins the file: refuse it unless it has this hash (64 hex digits), whatever its manifest says.
+
+    Raises:
+        ModelError: model, manifest or labels are missing, damaged or contradict each other, or the backend is missing.
+        UsageError: ``device`` or ``threads`` make no sense.
+    """
+    path = Path(path)
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"device must be auto, cpu or cuda, not {device!r}")
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads must be at least 1, not {threads}; leave it out to use every core")
+    backend = _backend(path)
+    spec = load_spec(path)
+    model = _read_verified(path, spec, sha256)
+    engine: Engine = backend(model, spec, device, threads)
+    return engine
+
+
+def _backend(path: Path) -> Any:
+    if path.suffix in _PLANNED:
+        raise ModelError(f"{path}: {_PLANNED[path.suffix]} are not supported by this build yet; use the .onnx file")
+    if path.suffix not in _BACKENDS:
+        raise ModelError(f"{path}: no backend for {path.suffix or 'a file without suffix'!r}; use an .onnx file")
+    module, name = _BACKENDS[path.suffix].split(":")
+    return getattr(import_module(module), name)
+
+
+def _read_verified(path: Path, spec: ModelSpec, pin: str | None) -> bytes:
+    try:
+        model = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
+    digest = hashlib.sha256(model).hexdigest()
+    if digest != spec.sha256:
+        raise ModelError(
+            f"{path}: its SHA-256 is {digest}, but the manifest says {spec.sha256}; "
+            "the file is damaged or the manifest belongs to another one: fetch both again"
+        )
+    if pin is not None and digest != pin.lower():
+        raise ModelError(f"{path}: its SHA-256 is {digest}, but the configuration pins {pin}; correct the pin or file")
+    return model

@@ -1,0 +1,126 @@
+"""ONNX models on ONNX Runtime; the only file that imports it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from engines.base import Batch, CheckedEngine, Done
+from engines.errors import EngineRunError, ModelError
+from engines.onnx_file import external_data
+from engines.spec import ModelSpec
+
+try:
+    import onnxruntime as ort
+    from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+except ImportError as error:
+    raise ModelError(
+        "ONNX Runtime is not installed; install parrotgate[cpu], or parrotgate[cuda] for NVIDIA GPUs"
+    ) from error
+
+log = logging.getLogger(__name__)
+
+_ORT_ERRORS = tuple(
+    value for value in vars(ort_errors).values() if isinstance(value, type) and issubclass(value, Exception)
+)
+_ELEMENT = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
+_CUDA = "CUDAExecutionProvider"
+_CPU = "CPUExecutionProvider"
+
+
+class OnnxEngine(CheckedEngine):
+    """One session with one input and one output, both with a free first dimension (the batch).
+
+    Inference happens inside ``submit``; its result is a new array at every call. Values are as the graph gives them:
+    the manifest's ``output.kind`` says whether they are logits or probabilities.
+    """
+
+    def __init__(self, model: bytes, spec: ModelSpec, device: str, threads: int | None) -> None:
+        if names := external_data(model):
+            raise ModelError(
+                f"{spec.name}: the weights lie in other files ({', '.join(names[:3])}), which no hash protects; "
+                "save the model as one file (onnx.save with save_as_external_data=False)"
+            )
+        self._session = _session(model, spec, _providers(device, spec), threads)
+        on_cuda = self._session.get_providers()[0] == _CUDA
+        if device == "cuda" and not on_cuda:
+            raise ModelError(f"{spec.name}: CUDA could not be started; see ONNX Runtime's own message above")
+        super().__init__(spec, "cuda" if on_cuda else "cpu")
+        self._input, self._output = _check_signature(self._session, spec)
+
+    def _start(self, batch: Batch) -> Done:
+        try:
+            (output,) = self._session.run([self._output], {self._input: batch})
+        except _ORT_ERRORS as error:
+            raise EngineRunError(f"{self.spec.name}: inference failed on a batch of {len(batch)}: {error}") from error
+        if output.size != len(batch) * self.spec.output.size:
+            raise EngineRunError(
+                f"{self.spec.name}: expected ({len(batch)}, {self.spec.output.size}) values, got {output.shape}"
+            )
+        return Done(output.reshape(len(batch), self.spec.output.size))
+
+    def close(self) -> None:
+        super().close()
+        self._session = None
+
+
+def available_threads() -> int:
+    """The cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _providers(device: str, spec: ModelSpec) -> list[str]:
+    has_cuda = _CUDA in ort.get_available_providers()
+    if device == "cuda" and not has_cuda:
+        raise ModelError(
+            f"{spec.name}: this ONNX Runtime has no CUDA; install parrotgate[cuda] in place of parrotgate[cpu], "
+            "or set device to cpu"
+        )
+    return [_CUDA, _CPU] if has_cuda and device != "cpu" else [_CPU]
+
+
+def _session(model: bytes, spec: ModelSpec, providers: list[str], threads: int | None) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or available_threads()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Spinning workers burn a core for nothing while the cameras are quiet, and steal from the decoders when not.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return ort.InferenceSession(model, options, providers=providers)
+    except _ORT_ERRORS as error:
+        raise ModelError(f"{spec.name}: ONNX Runtime cannot load this model: {error}") from error
+
+
+def _check_signature(session: Any, spec: ModelSpec) -> tuple[str, str]:
+    """The names of input and output; ``ModelError`` unless they agree with the manifest."""
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise ModelError(
+            f"{spec.name}: expected one input and one output, the graph has {len(inputs)} and {len(outputs)}; "
+            "export the model with only those"
+        )
+    _check_tensor(spec, "input", inputs[0], spec.input.shape, spec.input.dtype)
+    _check_tensor(spec, "output", outputs[0], (spec.output.size,), "float32")
+    return inputs[0].name, outputs[0].name
+
+
+def _check_tensor(spec: ModelSpec, what: str, tensor: Any, shape: tuple[int, ...], dtype: str) -> None:
+    if tensor.type != _ELEMENT[dtype]:
+        raise ModelError(f"{spec.name}: the manifest says {what} {dtype}, the graph says {tensor.type}")
+    batch, *rest = tensor.shape or [None]
+    if isinstance(batch, int):
+        raise ModelError(
+            f"{spec.name}: the {what} has a fixed batch of {batch}; export the model with a free first dimension"
+        )
+    # Pooled features often keep their two empty axes: (n, 2048, 1, 1).
+    while what == "output" and len(rest) > 1 and rest[-1] == 1:
+        rest.pop()
+    fits = len(rest) == len(shape) and all(
+        got == want or not isinstance(got, int) for got, want in zip(rest, shape, strict=True)
+    )
+    if not fits:
+        raise ModelError(f"{spec.name}: the manifest says {what} (n, {shape}), the graph says {tensor.shape}")
