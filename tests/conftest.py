@@ -1,0 +1,112 @@
+"""What the tests of every room share: the given networks and photos, real brokers, and an honest closing count."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import mosquitto as brokers
+from tests.authority import Authority
+from tests.mosquitto import Broker
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ.get("PARROTGATE_SHARED") or ROOT.parent / "shared")
+REQUIRE_MOSQUITTO = os.environ.get("PARROTGATE_REQUIRE_MOSQUITTO") == "1"
+BROKER_FIXTURES = {"mosquitto", "broker_with"}
+
+# Group -> what is missing, and how to have it.
+LEFT_OUT = {
+    "mosquitto": "mosquitto is not installed: `apt-get install mosquitto`",
+    "shared": f"the real networks and photos are not in {SHARED}: set PARROTGATE_SHARED",
+    "soak": "takes minutes: `make soak`",
+    "browser": "needs chromium: `make browser`",
+}
+left_out: Counter[str] = Counter()
+
+
+def is_missing(group: str) -> bool:
+    """Whether this machine lacks what the group needs."""
+    return {"mosquitto": brokers.MOSQUITTO is None, "shared": not SHARED.is_dir()}.get(group, False)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark tests by the fixtures they use, and leave soak and browser out unless ``-m`` names them."""
+    chosen = config.getoption("markexpr")
+    kept, dropped = [], []
+    for item in items:
+        names = set(getattr(item, "fixturenames", ()))
+        if names & BROKER_FIXTURES:
+            item.add_marker("mosquitto")
+        if "shared" in names:
+            item.add_marker("shared")
+        slow = [group for group in ("soak", "browser") if item.get_closest_marker(group) and group not in chosen]
+        left_out.update(slow[:1])
+        (dropped if slow else kept).append(item)
+    items[:] = kept
+    config.hook.pytest_deselected(items=dropped)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip, by name, what cannot run here; a machine that promised mosquitto must have it."""
+    for group in ("mosquitto", "shared"):
+        if item.get_closest_marker(group) is None or not is_missing(group):
+            continue
+        if group == "mosquitto" and REQUIRE_MOSQUITTO:
+            pytest.fail(f"PARROTGATE_REQUIRE_MOSQUITTO=1, but {LEFT_OUT[group]}", pytrace=False)
+        left_out[group] += 1
+        pytest.skip(LEFT_OUT[group])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name and count every group that was left out."""
+    if left_out:
+        terminalreporter.section("left out")
+    for group, count in sorted(left_out.items()):
+        terminalreporter.line(f"{group}: {count} test{'s' if count != 1 else ''}; {LEFT_OUT[group]}")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of the real networks and photos; its tests are skipped where it is not."""
+    return SHARED
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    return brokers.free_port()
+
+
+@pytest.fixture(scope="session")
+def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """A broker for the whole run: use topics of your own, and leave it running."""
+    broker = Broker(tmp_path_factory.mktemp("mosquitto"))
+    broker.start()
+    yield broker
+    broker.kill()
+
+
+@pytest.fixture
+def broker_with(tmp_path: Path) -> Iterator[Callable[..., Broker]]:
+    """Starts a broker of this test's own: ``broker_with("listener lines", …)``."""
+    started: list[Broker] = []
+
+    def start(*lines: str) -> Broker:
+        broker = Broker(tmp_path / f"mosquitto-{len(started)}", lines)
+        started.append(broker)
+        broker.start()
+        return broker
+
+    yield start
+    for broker in started:
+        broker.kill()
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """A throw-away certificate authority."""
+    return Authority(tmp_path_factory.mktemp("authority"))
