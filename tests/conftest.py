@@ -20,7 +20,7 @@ BROKER_FIXTURES = {"mosquitto", "broker_with"}
 
 # Group -> what is missing, and how to have it.
 LEFT_OUT = {
-    "mosquitto": "mosquitto is not installed: `apt-get install mosquitto`",
+    "mosquitto": "mosquitto and its clients are not installed: `apt-get install mosquitto mosquitto-clients`",
     "shared": f"the real networks and photos are not in {SHARED}: set PARROTGATE_SHARED",
     "soak": "takes minutes: `make soak`",
     "browser": "needs chromium: `make browser`",

@@ -11,7 +11,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 START_S = 10.0
-MOSQUITTO = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+CLIENTS = all(shutil.which(name) for name in ("mosquitto_pub", "mosquitto_sub"))
+MOSQUITTO = (
+    shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin") if CLIENTS else None
+)
 
 
 def free_port() -> int:
