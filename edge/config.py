@@ -237,7 +237,13 @@ class MailboxConfig(Section):
 
     @property
     def receive_maximum(self) -> int:
-        """Unacknowledged frames that the broker may send: so many of the largest still fit ``max_mib``."""
+        """Unacknowledged frames that the broker may send.
+
+        Under ``every`` so many that the largest ones still fit ``max_mib``; under ``latest`` all of ``max_frames``,
+        since the mailbox sheds bytes by itself and a small window would leave the newest frames at the broker.
+        """
+        if self.policy == "latest":
+            return self.max_frames
         return min(self.max_frames, self.max_mib // self.max_frame_mib)
 
 
@@ -256,6 +262,15 @@ class DecodeConfig(Section):
         if workers != "auto" and not (whole and 1 <= workers <= MAX_DECODERS):
             raise ValueError(f"should be auto or a whole number from 1 to {MAX_DECODERS}")
         return workers
+
+
+class PublishConfig(Section):
+    """What is published beside the verdicts."""
+
+    species: Annotated[bool, Field(strict=True)] = True
+    """The last positive's species as retained plain text, for dashboards."""
+    snapshot: Annotated[bool, Field(strict=True)] = True
+    """The last positive's JPEG, retained, at most one a second for each camera."""
 
 
 class CameraConfig(Section):
@@ -295,6 +310,8 @@ class Config(Section):
     """Decoding."""
     skip_unchanged: Annotated[bool, Field(strict=True)] = False
     """true: an unchanged frame of a static camera reuses the camera's last verdict and costs no inference."""
+    publish: PublishConfig = PublishConfig()
+    """What is published beside the verdicts."""
     cameras: dict[CameraName, CameraConfig] = Field(default_factory=dict)
     """Cameras that differ from the rest, by name (letters, digits, _ and -, at most 64, not starting with _)."""
     status: StatusConfig | None = StatusConfig()

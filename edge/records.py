@@ -60,8 +60,8 @@ class Frame:
 
     ``image`` is the picture's own bytes (without envelope) and ``digest`` their SHA-256 as hex; ``pixels`` is
     uint8 (height, width, 3) RGB, possibly decoded at a reduced scale, while ``width`` and ``height`` are those
-    of the original. ``features_input`` is the prepared input of the feature engine, as its manifest says.
-    ``taken_s`` and ``decoded_s`` are monotonic: decoding began, decoding ended.
+    of the original and ``content_type`` its form. ``features_input`` is the prepared input of the feature engine, as
+    its manifest says. ``taken_s`` and ``decoded_s`` are monotonic: decoding began, decoding ended.
     """
 
     raw: RawFrame
@@ -73,6 +73,7 @@ class Frame:
     captured_at: float | None = None
     width: int | None = None
     height: int | None = None
+    content_type: str | None = None
     pixels: UInt8 | None = None
     features_input: npt.NDArray[Any] | None = None
     error: str | None = None

@@ -1,0 +1,343 @@
+"""The courier between the link and the worker: takes frames in, carries verdicts out, acknowledges what is safe.
+
+It joins the delivery core (``edge.delivery``, the rules) with the link (``edge.link``, paho's hands). The link's thread
+calls the ``link_*`` methods; the worker's calls the others. Only the link's thread touches the connection: what others
+want sent waits in the delivery core and leaves on the next turn.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock
+from typing import Literal, Protocol
+
+from edge.delivery import Delivery, Outgoing
+from edge.errors import FrameError
+from edge.health import Health
+from edge.link import Link, Message
+from edge.mailbox import MailboxFull
+from edge.records import RawFrame, Ticket
+from edge.wire import Topics, clean_captured_at, clean_frame_id, is_reserved, shorten
+
+log = logging.getLogger(__name__)
+
+CANARY_TIMEOUT_S = 5.0
+CANARY_RETRY_S = 30.0
+TOPIC_OVERHEAD = 64  # bytes of a PUBLISH beside topic and payload, generously
+
+
+class Sink(Protocol):
+    """Where frames go: the intake."""
+
+    def put(self, frame: RawFrame) -> list[RawFrame]:
+        """Take a frame; returns those dropped for it, or raises MailboxFull."""
+
+    def purge(self, epoch: int) -> list[RawFrame]:
+        """Forget the waiting QoS 1 frames of connections before ``epoch``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """``frames`` is the Receive Maximum we ask for; ``bytes`` is what waiting frames may hold together."""
+
+    frames: int
+    bytes: int
+
+
+class Courier:
+    """A ``LinkHandler``. Call ``attach`` with the link before it runs.
+
+    Args:
+        topics: this worker's topics.
+        sink: where frames go.
+        health: whom to tell.
+        bounds: how much may be in our hands at once.
+        url: the broker, for people.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        topics: Topics,
+        sink: Sink,
+        health: Health,
+        bounds: Bounds,
+        url: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._topics = topics
+        self._sink = sink
+        self._health = health
+        self._bounds = bounds
+        self._url = url
+        self._clock = clock
+        self._lock = Lock()
+        self._delivery = Delivery()
+        self._acks: deque[tuple[int, int]] = deque()
+        self._largest = 1
+        self._max_packet: int | None = None
+        self._warm = self._subscribed = self._draining = False
+        self._canary: Literal["none", "sent", "seen", "refused", "lost"] = "none"
+        self._canary_at = 0.0
+        self._serial = 0
+        self._link: Link | None = None
+
+    def attach(self, link: Link) -> None:
+        """Tell the courier which link carries its messages."""
+        self._link = link
+
+    # -- the worker's side -------------------------------------------------------------------------------------
+
+    def deliver(self, outgoing: Outgoing) -> None:
+        """Publish, and acknowledge the frames of ``outgoing.tickets`` once the broker has confirmed it."""
+        with self._lock:
+            self._delivery.offer(outgoing)
+        self._wake()
+
+    def notice(self, topic: str, payload: bytes, retain: bool = False) -> None:
+        """Publish something that no frame waits for."""
+        with self._lock:
+            self._serial += 1
+            self._delivery.offer(Outgoing(f"notice:{self._serial}", "notice", topic, payload, retain))
+        self._wake()
+
+    def settle(self, ticket: Ticket) -> None:
+        """The frame's end state is safe without a publication: it was dropped and counted."""
+        with self._lock:
+            self._settle(ticket)
+        self._wake()
+
+    def dead_letter(self, camera: str, reason: str, tickets: list[Ticket], key: str) -> None:
+        """Publish what could not be judged or delivered; its frames are acknowledged after that."""
+        self._health.deadletter(camera or "-", reason)
+        note = {"camera": camera, "reason": reason, "key": key, "at": time.time(), "worker": self._topics.worker}
+        payload = json.dumps(note, allow_nan=False).encode()
+        self.deliver(
+            Outgoing(f"dead:{key}", "deadletter", self._topics.deadletter, payload, tickets=tickets, camera=camera)
+        )
+
+    def set_warm(self) -> None:
+        """The engines have answered once; only the broker is missing for readiness."""
+        self._warm = True
+        self._tell_state()
+
+    def drain(self) -> None:
+        """No more frames are taken; what is judged is still delivered."""
+        self._draining = True
+        self._health.set_state("draining", "stopping: delivering what has been judged")
+
+    def pending(self) -> int:
+        """Publications and acknowledgements that have not left yet."""
+        with self._lock:
+            return self._delivery.outbox + len(self._acks)
+
+    # -- the link's side ---------------------------------------------------------------------------------------
+
+    def link_up(self, session_present: bool, window: int, max_packet: int | None) -> None:
+        with self._lock:
+            epoch = self._delivery.connect(window)
+            self._acks.clear()
+        self._max_packet = max_packet
+        self._subscribed, self._canary = False, "none"
+        again = len(self._sink.purge(epoch)) if session_present else 0
+        log.info("connected broker=%s session_present=%s redelivered_soon=%d", self._url, session_present, again)
+        self._health.connected(self._url, session_present)
+        self._tell_state()
+
+    def link_subscribed(self, refused: list[str]) -> None:
+        if refused:
+            sentence = f"the broker refuses our subscription ({'; '.join(refused)}): check its access list"
+            log.error(sentence)
+            self._health.set_state("not-ready", sentence)
+            return
+        self._subscribed = True
+        self.notice(self._topics.status, b"online", retain=True)
+        self._send_canary()
+        self._tell_state()
+
+    def link_down(self, reason: str) -> None:
+        with self._lock:
+            self._delivery.disconnect()
+            self._acks.clear()
+        self._subscribed = False
+        log.warning("disconnected broker=%s reason=%s", self._url, shorten(reason, 300))
+        self._health.disconnected(reason)
+        self._tell_state()
+
+    def link_message(self, message: Message) -> None:
+        with self._lock:
+            ticket = self._delivery.arrive(message.mid, message.qos)
+        if message.topic == self._topics.canary:
+            self._see_canary(ticket)
+        elif not self._draining:
+            self._take(message, ticket)
+
+    def link_confirmed(self, mid: int, failure: str | None) -> None:
+        with self._lock:
+            outgoing = self._delivery.confirm(mid)
+            if outgoing is not None and (failure is None or outgoing.kind == "deadletter"):
+                for ticket in outgoing.tickets:
+                    self._settle(ticket)
+        if outgoing is None:
+            return
+        if failure is not None:
+            self._refused(outgoing, failure)
+        elif outgoing.kind == "verdict":
+            self._health.published()
+
+    def link_turn(self) -> None:
+        self._health.beat("link")
+        self._send_acks()
+        self._send_publications()
+        self._watch_canary()
+
+    # -- inside ------------------------------------------------------------------------------------------------
+
+    def _take(self, message: Message, ticket: Ticket) -> None:
+        try:
+            camera = self._topics.camera_of(message.topic)
+        except FrameError as error:
+            self._health.refused("bad topic")
+            self.dead_letter("", str(error), [ticket], f"{ticket.epoch}-{ticket.serial}")
+            return
+        if is_reserved(camera):
+            self._health.refused("reserved name")
+            self.settle(ticket)
+            return
+        if len(message.payload) > self._bounds.bytes:
+            self._health.refused("too large")
+            self.dead_letter(camera, f"{len(message.payload)} bytes", [ticket], f"{ticket.epoch}-{ticket.serial}")
+            return
+        self._health.received(camera, len(message.payload))
+        self._largest = max(self._largest, len(message.payload))
+        self._let_wait(camera, message, ticket)
+
+    def _let_wait(self, camera: str, message: Message, ticket: Ticket) -> None:
+        frame_id, captured_at = _properties(message)
+        frame = RawFrame(camera, message.payload, ticket, self._clock(), message.duplicate, frame_id, captured_at)
+        try:
+            for old in self._sink.put(frame):
+                self._health.dropped(old.camera, "newer frame")
+                self.settle(old.ticket)
+        except MailboxFull:
+            self._overflow(camera, ticket)
+
+    def _overflow(self, camera: str, ticket: Ticket) -> None:
+        if ticket.qos == 0 or self._link is None:
+            self._health.dropped(camera, "mailbox full")
+            return
+        # The broker keeps the rest; next time we ask for no more than fits even if all frames are this large.
+        self._link.receive_maximum = max(1, min(self._bounds.frames, self._bounds.bytes // self._largest))
+        log.warning("mailbox full: leaving the broker receive_maximum=%d", self._link.receive_maximum)
+        self._link.drop()
+
+    def _settle(self, ticket: Ticket) -> None:
+        for mid in self._delivery.settle(ticket):
+            self._acks.append((self._delivery.epoch, mid))
+
+    def _send_acks(self) -> None:
+        while True:
+            with self._lock:
+                if not self._acks or not self._delivery.connected:
+                    return
+                epoch, mid = self._acks.popleft()
+                current = epoch == self._delivery.epoch
+            if current and self._link is not None:
+                self._link.acknowledge(mid)
+                self._health.acked()
+
+    def _send_publications(self) -> None:
+        while self._link is not None:
+            with self._lock:
+                outgoing = self._delivery.next_to_send()
+            if outgoing is None:
+                return
+            if self._too_large(outgoing):
+                continue
+            mid = self._link.publish(outgoing.topic, outgoing.payload, outgoing.retain)
+            with self._lock:
+                if mid is None:
+                    self._delivery.unsent(outgoing.key)
+                    return
+                self._delivery.sent(outgoing.key, mid)
+
+    def _too_large(self, outgoing: Outgoing) -> bool:
+        size = len(outgoing.topic) + len(outgoing.payload) + TOPIC_OVERHEAD
+        if self._max_packet is None or size <= self._max_packet:
+            return False
+        with self._lock:
+            self._delivery.abandon(outgoing.key)
+        self._refused(outgoing, f"{size} bytes are over the broker's maximum packet size {self._max_packet}")
+        return True
+
+    def _refused(self, outgoing: Outgoing, failure: str) -> None:
+        log.error("the broker refused topic=%s reason=%s", outgoing.topic, failure)
+        if outgoing.kind == "verdict":
+            self._health.publish_failed(failure)
+            self.dead_letter(outgoing.camera, f"verdict refused: {failure}", outgoing.tickets, outgoing.key)
+        elif outgoing.topic == self._topics.canary:
+            self._canary = "refused"
+            log.warning("the broker refuses our test frame (%s); readiness is not proven end to end", failure)
+            self._tell_state()
+
+    def _wake(self) -> None:
+        if self._link is not None:
+            self._link.wake()
+
+    # -- readiness ---------------------------------------------------------------------------------------------
+
+    def _send_canary(self) -> None:
+        self._canary, self._canary_at = "sent", self._clock()
+        self.notice(self._topics.canary, b"canary")
+
+    def _see_canary(self, ticket: Ticket) -> None:
+        self.settle(ticket)
+        if self._canary != "seen":
+            self._canary = "seen"
+            self._tell_state()
+
+    def _watch_canary(self) -> None:
+        waited = self._clock() - self._canary_at
+        if self._canary == "sent" and waited > CANARY_TIMEOUT_S:
+            self._canary = "lost"
+            self._tell_state()
+        elif self._canary == "lost" and waited > CANARY_RETRY_S and self._subscribed:
+            self._send_canary()
+            self._canary = "lost"
+
+    def _tell_state(self) -> None:
+        if self._draining:
+            return
+        name, reason = self._state()
+        self._health.set_state(name, reason)
+
+    def _state(self) -> tuple[Literal["starting", "ready", "not-ready"], str]:
+        if not self._warm:
+            return "starting", "engines are being loaded"
+        if not self._subscribed:
+            return "not-ready", "not subscribed at the broker yet"
+        if self._canary == "sent":
+            return "not-ready", "waiting for our own test frame"
+        if self._canary == "lost":
+            return "not-ready", (
+                f"the broker accepted our test frame but did not deliver it within {CANARY_TIMEOUT_S:g} s: "
+                f"does its access list let us read {self._topics.frames}?"
+            )
+        if self._canary == "refused":
+            return "ready", f"judging; the broker refuses our test frame to {self._topics.canary}"
+        return "ready", "judging"
+
+
+def _properties(message: Message) -> tuple[str | None, float | None]:
+    """Frame id and capture time from MQTT 5 user properties; what is malformed there is left out."""
+    try:
+        return clean_frame_id(message.properties.get("frame_id")), clean_captured_at(
+            message.properties.get("captured_at")
+        )
+    except FrameError:
+        return None, None

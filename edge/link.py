@@ -1,0 +1,369 @@
+"""The link to the broker: the only file that knows paho.
+
+One thread owns a Link and runs it; everything that paho does happens in that thread, callbacks included, so there
+is nothing to lock here. Other threads only call ``wake``. What the link sees, it tells its ``LinkHandler``; what the
+handler wants sent, it sends from ``link_turn``, which the link calls once per turn of its loop, outside callbacks.
+
+Facts of paho that shape this file: an acknowledgement queued between two connections would go out before CONNECT,
+so the handler acknowledges only between ``link_up`` and ``link_down``; paho resends what it holds by itself after a
+reconnect, so its store is emptied first, because the outbox of ``edge.delivery`` is the truth; its own reconnect has
+no jitter, so we time our own.
+"""
+
+from __future__ import annotations
+
+import random
+import selectors
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from edge.errors import LinkError, LinkRefused
+
+CONNACK_TIMEOUT_S = 10.0
+TCP_TIMEOUT_S = 5.0
+TURN_S = 0.5  # longest sleep of the loop: how soon a stop, a silent CONNACK or a keepalive is noticed
+FIRST_DELAY_S, MAX_DELAY_S = 1.0, 30.0
+DEFAULT_WINDOW = 10  # publications in flight; the smallest server Receive Maximum seen in the field
+_REFUSED = {4, 5, 0x84, 0x85, 0x86, 0x87, 0x8C}  # bad version, id, credentials, rights, authentication method
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSettings:
+    """How to reach the broker. ``version`` is 5 or 4 (3.1.1); ``password`` is the secret itself, never logged."""
+
+    host: str
+    port: int
+    client_id: str
+    version: int = 5
+    tls: bool = False
+    username: str | None = None
+    password: str | None = None
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    keepalive_s: int = 30
+    session_expiry_s: int = 0
+    clean_start: bool = False
+    receive_maximum: int = 65535
+    maximum_packet_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message as it came. ``properties`` holds the MQTT 5 user properties, the last one of each name."""
+
+    topic: str
+    payload: bytes
+    mid: int
+    qos: int
+    duplicate: bool
+    retained: bool
+    properties: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Will:
+    """What the broker publishes for us when we vanish, and how we are announced."""
+
+    topic: str
+    payload: bytes
+
+
+class LinkHandler(Protocol):
+    """What a link tells. All calls come from the thread that runs the link, and must return quickly."""
+
+    def link_up(self, session_present: bool, window: int, max_packet: int | None) -> None:
+        """Connected; ``window`` publications may be in flight, of at most ``max_packet`` bytes each."""
+
+    def link_subscribed(self, refused: list[str]) -> None:
+        """The broker answered the subscriptions; ``refused`` names the filters it denied, with the reason."""
+
+    def link_down(self, reason: str) -> None:
+        """Disconnected; nothing of this connection may be acknowledged any more."""
+
+    def link_message(self, message: Message) -> None:
+        """A message came."""
+
+    def link_confirmed(self, mid: int, failure: str | None) -> None:
+        """The PUBACK of a publication came; ``failure`` is the broker's reason if it refused it."""
+
+    def link_turn(self) -> None:
+        """One turn of the loop: time to publish and acknowledge."""
+
+
+class Link:
+    """A connection to one broker that comes back by itself.
+
+    Args:
+        settings: how to reach it.
+        handler: whom to tell.
+        subscriptions: topic filters, subscribed to at QoS 1 in every connection.
+        will: published by the broker when the connection is lost; None for none.
+        jitter: the source of random delays in [0, 1).
+    """
+
+    def __init__(
+        self,
+        settings: LinkSettings,
+        handler: LinkHandler,
+        subscriptions: tuple[str, ...] = (),
+        will: Will | None = None,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.settings = settings
+        self.receive_maximum = settings.receive_maximum
+        self.connected = False
+        self._handler = handler
+        self._subscriptions = subscriptions
+        self._jitter = jitter
+        self._stopping = False
+        self._ever_connected = False
+        self._up_at: float | None = None
+        self._attempt = 0
+        self._refusal: str | None = None
+        self._subscribing: dict[int, tuple[str, ...]] = {}
+        self._waker, self._wakes = socket.socketpair()
+        self._waker.setblocking(False)
+        self._wakes.setblocking(False)
+        self._client = self._make_client(will)
+
+    # -- called by other threads ------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Make the loop turn now. The only call allowed from another thread besides ``stop``."""
+        try:
+            self._waker.send(b"\0")
+        except BlockingIOError:
+            return  # a wake is already waiting
+        except OSError:
+            return  # the link is closed
+
+    def stop(self) -> None:
+        """End ``run`` after a clean DISCONNECT."""
+        self._stopping = True
+        self.wake()
+
+    # -- called by the link's own thread ----------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Connect, serve, reconnect with jitter, until ``stop``.
+
+        Raises:
+            LinkRefused: the very first connection was refused for a reason that a retry cannot mend.
+        """
+        while not self._stopping:
+            try:
+                self.connect()
+                self._serve()
+            except LinkRefused:
+                if not self._ever_connected:
+                    raise
+            except LinkError as error:
+                self._handler.link_down(str(error))
+            self._pause()
+        self._close()
+
+    def connect(self) -> None:
+        """Open the connection and send CONNECT.
+
+        Raises:
+            LinkError: the broker is not there. LinkRefused: its certificate does not verify, or ours is unusable.
+        """
+        self._client.drop_out_messages()
+        self._refusal = None
+        self._subscribing.clear()
+        settings = self.settings
+        options: dict[str, Any] = {}
+        if settings.version == 5:
+            options = {"clean_start": settings.clean_start, "properties": self._connect_properties()}
+        try:
+            self._client.connect(settings.host, settings.port, settings.keepalive_s, **options)
+        except ssl.SSLCertVerificationError as exc:
+            raise LinkRefused(f"TLS: the certificate of {self._where} does not verify: {exc.verify_message}") from exc
+        except ssl.SSLError as exc:
+            raise LinkError(f"TLS with {self._where} failed: {exc.reason or exc}") from exc
+        except socket.gaierror as exc:
+            raise LinkError(f"the name {settings.host} does not resolve: {exc.strerror}") from exc
+        except (OSError, ValueError) as exc:
+            raise LinkError(f"{self._where} does not answer: {exc}") from exc
+
+    def publish(self, topic: str, payload: bytes, retain: bool = False, qos: int = 1) -> int | None:
+        """Hand one publication to the connection; returns its packet identifier, None when it was not taken."""
+        info = self._client.publish(topic, payload, qos=qos, retain=retain)
+        return info.mid if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
+
+    def acknowledge(self, mid: int) -> None:
+        """Send the PUBACK of a QoS 1 message; only in the connection that delivered it."""
+        self._client.ack(mid, 1)
+
+    def drop(self, reason: int = 0x97) -> None:
+        """Leave this connection (default: quota exceeded); the session stays, ``run`` comes back later."""
+        if self.settings.version == 5:
+            self._client.disconnect(reasoncode=ReasonCode(PacketTypes.DISCONNECT, identifier=reason))
+        else:
+            self._client.disconnect()
+
+    @property
+    def _where(self) -> str:
+        return f"{self.settings.host}:{self.settings.port}"
+
+    def _make_client(self, will: Will | None) -> mqtt.Client:
+        settings = self.settings
+        v5 = settings.version == 5
+        client = mqtt.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=settings.client_id,
+            clean_session=None if v5 else settings.clean_start,
+            protocol=mqtt.MQTTv5 if v5 else mqtt.MQTTv311,
+            manual_ack=True,
+        )
+        client.connect_timeout = TCP_TIMEOUT_S
+        client.max_inflight_messages_set(0)  # the window is kept by edge.delivery
+        if settings.username is not None:
+            client.username_pw_set(settings.username, settings.password)
+        if settings.tls:
+            self._set_tls(client)
+        if will is not None:
+            client.will_set(will.topic, will.payload, qos=1, retain=True)
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        client.on_publish = self._on_publish
+        client.on_subscribe = self._on_subscribe
+        return client
+
+    def _set_tls(self, client: mqtt.Client) -> None:
+        settings = self.settings
+        try:
+            context = ssl.create_default_context(cafile=settings.ca_file)
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            if settings.cert_file is not None:
+                context.load_cert_chain(settings.cert_file, settings.key_file)
+        except (OSError, ssl.SSLError) as exc:
+            files = ", ".join(f for f in (settings.ca_file, settings.cert_file, settings.key_file) if f)
+            raise LinkRefused(f"TLS: {files} cannot be loaded: {exc}; expected PEM files that belong together") from exc
+        client.tls_set_context(context)
+
+    def _connect_properties(self) -> Properties:
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = self.settings.session_expiry_s
+        properties.ReceiveMaximum = max(1, min(65535, self.receive_maximum))
+        if self.settings.maximum_packet_bytes is not None:
+            properties.MaximumPacketSize = self.settings.maximum_packet_bytes
+        return properties
+
+    def _serve(self) -> None:
+        began = time.monotonic()
+        with selectors.DefaultSelector() as selector:
+            sock = self._client.socket()
+            if sock is None:
+                return
+            selector.register(sock, selectors.EVENT_READ)
+            selector.register(self._wakes, selectors.EVENT_READ)
+            while self._client.socket() is sock and not self._stopping:
+                self._turn(selector, sock)
+                if not self.connected and time.monotonic() - began > CONNACK_TIMEOUT_S:
+                    self._client.disconnect()
+                    raise LinkError(f"{self._where} accepted the connection but sent no CONNACK: is it an MQTT broker?")
+        if self._refusal is not None:
+            raise LinkRefused(self._refusal)
+
+    def _turn(self, selector: selectors.BaseSelector, sock: Any) -> None:
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._client.want_write() else 0)
+        if selector.get_key(sock).events != events:
+            selector.modify(sock, events)
+        pending = getattr(sock, "pending", None)  # bytes that TLS holds do not wake a selector
+        ready = {key.fileobj for key, _ in selector.select(0 if pending is not None and pending() else TURN_S)}
+        if self._wakes in ready:
+            self._wakes.recv(4096)
+        if sock in ready or (pending is not None and pending()):
+            self._client.loop_read()
+        if self._client.socket() is sock and self._client.want_write():
+            self._client.loop_write()
+        if self._client.socket() is sock:
+            self._client.loop_misc()
+        self._handler.link_turn()
+
+    def _pause(self) -> None:
+        """Sleep before the next attempt: full jitter over a range that doubles, so that no herd comes back at once."""
+        if self._up_at is not None and time.monotonic() - self._up_at > MAX_DELAY_S:
+            self._attempt = 0
+        delay = self._jitter() * min(MAX_DELAY_S, FIRST_DELAY_S * 2**self._attempt)
+        self._attempt = min(self._attempt + 1, 10)
+        until = time.monotonic() + delay
+        while not self._stopping and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, TURN_S))
+            self._handler.link_turn()
+
+    def _close(self) -> None:
+        if self.connected:
+            self._client.disconnect()
+            while self._client.want_write() and self._client.socket() is not None:
+                if self._client.loop_write() != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                    break
+        self._waker.close()
+        self._wakes.close()
+
+    # -- paho's callbacks --------------------------------------------------------------------------------------
+
+    def _on_connect(self, _c: mqtt.Client, _u: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
+        if reason.is_failure:
+            self._note_refusal(reason)
+            return
+        self.connected = self._ever_connected = True
+        self._up_at = time.monotonic()
+        window = min(DEFAULT_WINDOW, getattr(properties, "ReceiveMaximum", DEFAULT_WINDOW))
+        self._handler.link_up(bool(flags.session_present), window, getattr(properties, "MaximumPacketSize", None))
+        if self._subscriptions:
+            _, mid = self._client.subscribe(
+                [(topic, _subscribe_options(self.settings)) for topic in self._subscriptions]
+            )
+            if mid is not None:
+                self._subscribing[mid] = self._subscriptions
+
+    def _note_refusal(self, reason: ReasonCode) -> None:
+        sentence = f"{self._where} refuses the connection: {reason}"
+        if reason.value in _REFUSED:
+            self._refusal = f"{sentence} (client id {self.settings.client_id}, user {self.settings.username or 'none'})"
+        self._handler.link_down(sentence)
+
+    def _on_subscribe(self, _c: mqtt.Client, _u: Any, mid: int, reasons: list[ReasonCode], _p: Any) -> None:
+        topics = self._subscribing.pop(mid, None)
+        if topics is not None:
+            refused = [f"{t}: {r}" for t, r in zip(topics, reasons, strict=False) if r.is_failure]
+            self._handler.link_subscribed(refused)
+
+    def _on_disconnect(self, _c: mqtt.Client, _u: Any, flags: Any, reason: ReasonCode, _p: Any) -> None:
+        if not self.connected:
+            return
+        self.connected = False
+        by = "the broker closed the connection" if flags.is_disconnect_packet_from_server else "the connection ended"
+        self._handler.link_down(f"{by}: {reason}")
+
+    def _on_message(self, _c: mqtt.Client, _u: Any, message: mqtt.MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            topic = ""
+        pairs = getattr(message.properties, "UserProperty", None) or ()
+        self._handler.link_message(
+            Message(topic, bytes(message.payload), message.mid, message.qos, message.dup, message.retain, dict(pairs))
+        )
+
+    def _on_publish(self, _c: mqtt.Client, _u: Any, mid: int, reason: ReasonCode, _p: Any) -> None:
+        self._handler.link_confirmed(mid, str(reason) if reason.is_failure else None)
+
+
+def _subscribe_options(settings: LinkSettings) -> Any:
+    return SubscribeOptions(qos=1) if settings.version == 5 else 1

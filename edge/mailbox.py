@@ -1,0 +1,121 @@
+"""The mailbox: frames that wait, bounded in number and bytes, and fair between cameras. Pure; the caller locks.
+
+Under ``latest`` a newer frame of a camera takes the place of its older one still waiting, so a quiet camera is
+never starved and nobody judges the past. Under ``every`` nothing is dropped; a full mailbox refuses instead.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from dataclasses import replace
+from typing import Literal
+
+from edge.records import RawFrame
+
+Policy = Literal["latest", "every"]
+
+
+class MailboxFull(Exception):  # noqa: N818 - a condition the caller acts on, not a fault
+    """The frame was not taken: one more would pass a bound, and the policy allows no drop."""
+
+
+class Mailbox:
+    """Waiting frames, given out camera by camera in turn.
+
+    Args:
+        policy: ``latest`` or ``every``.
+        max_frames: most frames that wait.
+        max_bytes: most payload bytes that wait.
+    """
+
+    def __init__(self, policy: Policy, max_frames: int, max_bytes: int) -> None:
+        self.policy = policy
+        self.max_frames = max_frames
+        self.max_bytes = max_bytes
+        self.bytes = 0
+        self._frames = 0
+        self._waiting: OrderedDict[str, deque[RawFrame]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return self._frames
+
+    def put(self, frame: RawFrame) -> list[RawFrame]:
+        """Take ``frame`` in; return the frames that were dropped for it, oldest first.
+
+        Raises:
+            MailboxFull: policy ``every`` and a bound would be passed, or the frame alone is over ``max_bytes``.
+        """
+        if len(frame.payload) > self.max_bytes:
+            raise MailboxFull
+        if self.policy == "every":
+            if self._frames + 1 > self.max_frames or self.bytes + len(frame.payload) > self.max_bytes:
+                raise MailboxFull
+            self._append(frame)
+            return []
+        return self._put_latest(frame)
+
+    def take(self) -> RawFrame | None:
+        """Give out the next frame of the camera whose turn it is, or None when nothing waits."""
+        if not self._waiting:
+            return None
+        camera, queue = next(iter(self._waiting.items()))
+        frame = self._remove_first(camera, queue)
+        if queue:
+            self._waiting.move_to_end(camera)
+        return frame
+
+    def purge(self, epoch: int) -> list[RawFrame]:
+        """Remove the QoS 1 frames of connections before ``epoch``: their broker delivers them again."""
+        gone = [
+            frame
+            for queue in self._waiting.values()
+            for frame in queue
+            if frame.ticket.qos > 0 and frame.ticket.epoch < epoch
+        ]
+        if gone:
+            kept = [frame for queue in self._waiting.values() for frame in queue if frame not in gone]
+            self._waiting.clear()
+            self._frames = self.bytes = 0
+            for frame in kept:
+                self._append(frame)
+        return gone
+
+    def clear(self) -> list[RawFrame]:
+        """Remove and return everything that waits."""
+        frames = [frame for queue in self._waiting.values() for frame in queue]
+        self._waiting.clear()
+        self._frames = self.bytes = 0
+        return frames
+
+    @property
+    def oldest_s(self) -> float | None:
+        """Monotonic receive time of the frame that has waited longest, or None."""
+        return min((queue[0].received_s for queue in self._waiting.values()), default=None)
+
+    def _put_latest(self, frame: RawFrame) -> list[RawFrame]:
+        dropped: list[RawFrame] = []
+        queue = self._waiting.get(frame.camera)
+        if queue:
+            old = queue[-1]
+            self.bytes += len(frame.payload) - len(old.payload)
+            queue[-1] = replace(frame, dropped_before=frame.dropped_before + old.dropped_before + 1)
+            dropped.append(old)
+        else:
+            self._append(frame)
+        while self._frames > self.max_frames or self.bytes > self.max_bytes:
+            victim = next(camera for camera in self._waiting if camera != frame.camera)
+            dropped.append(self._remove_first(victim, self._waiting[victim]))
+        return dropped
+
+    def _append(self, frame: RawFrame) -> None:
+        self._waiting.setdefault(frame.camera, deque()).append(frame)
+        self._frames += 1
+        self.bytes += len(frame.payload)
+
+    def _remove_first(self, camera: str, queue: deque[RawFrame]) -> RawFrame:
+        frame = queue.popleft()
+        self._frames -= 1
+        self.bytes -= len(frame.payload)
+        if not queue:
+            del self._waiting[camera]
+        return frame

@@ -1,0 +1,163 @@
+"""From a configuration to the parts of a worker: engines, gate, cascade, decoder, link settings."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edge.cascade import Cascade, Limits
+from edge.config import Config
+from edge.config_file import read_password
+from edge.decode import Decoder
+from edge.errors import ConfigError
+from edge.gate import Gate
+from edge.gate_file import load_gate
+from edge.link import LinkSettings
+from engines import Engine, ImageLimits, ModelError, open_engine
+
+PACKET_HEADROOM = 4  # a message this many times over the frame cap is still answered; beyond, the broker drops it
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What judges frames: the cascade over its engines and gate, and the decoder that feeds it."""
+
+    cascade: Cascade
+    decoder: Decoder
+    features: Engine
+    species: Engine | None
+    gate: Gate
+
+    def warm_up(self, batch: int) -> None:
+        """Run every engine once at 1 and at ``batch`` rows, so that a wrong model fails now and buffers exist."""
+        for engine in (self.features, self.species):
+            if engine is None:
+                continue
+            spec = engine.spec.input
+            for rows in sorted({1, batch}):
+                engine.infer(np.zeros((rows, *spec.shape), dtype=spec.numpy_dtype))
+
+    def describe(self) -> dict[str, dict[str, Any]]:
+        """What is loaded, for the status page and the log."""
+        engines = {"features": self.features, "species": self.species}
+        described: dict[str, dict[str, Any]] = {
+            role: {"name": engine.spec.name, "sha256": engine.spec.sha256, "device": engine.device}
+            for role, engine in engines.items()
+            if engine is not None
+        }
+        described["gate"] = {"name": self.gate.name, "sha256": self.gate.sha256, "device": "cpu"}
+        return described
+
+    def close(self) -> None:
+        """Free the engines."""
+        self.features.close()
+        if self.species is not None:
+            self.species.close()
+
+
+def load_parts(config: Config) -> Parts:
+    """Open the engines and the gate that ``config`` names, and join them.
+
+    Raises:
+        ModelError, GateError, ConfigError: an artifact cannot be used; the sentence says what to do.
+    """
+    features = _open_features(config)
+    gate = load_gate(config.gate.file, sha256=config.gate.sha256, features=features.spec)
+    species = _open_species(config)
+    cascade = Cascade(
+        features,
+        gate,
+        species,
+        worker=config.worker,
+        limits=_limits(config, gate),
+        top=config.species.top if config.species is not None else 1,
+        clock=time.monotonic,
+        wall=time.time,
+    )
+    inputs = [engine.spec.input for engine in (features, species) if engine is not None]
+    decoder = Decoder(
+        features=features.spec.input,
+        minimum=(max(i.height for i in inputs), max(i.width for i in inputs)),
+        max_bytes=config.mailbox.max_frame_bytes,
+        limits=ImageLimits(),
+    )
+    return Parts(cascade, decoder, features, species, gate)
+
+
+def link_settings(config: Config, *, client_id: str | None = None) -> LinkSettings:
+    """How ``config`` reaches its broker; with another ``client_id``, a short-lived session of its own."""
+    mqtt = config.mqtt
+    own = client_id is None
+    return LinkSettings(
+        host=mqtt.host,
+        port=mqtt.port,
+        client_id=client_id if client_id is not None else config.client_id,
+        version=5 if mqtt.version == 5 else 4,
+        tls=mqtt.tls,
+        username=mqtt.username,
+        password=read_password(mqtt),
+        ca_file=_text(mqtt.ca_file),
+        cert_file=_text(mqtt.cert_file),
+        key_file=_text(mqtt.key_file),
+        keepalive_s=mqtt.keepalive_s,
+        session_expiry_s=mqtt.session_expiry_s if own else 0,
+        clean_start=not own,
+        receive_maximum=config.mailbox.receive_maximum,
+        maximum_packet_bytes=min(PACKET_HEADROOM * config.mailbox.max_frame_bytes, 268_435_455) if own else None,
+    )
+
+
+def frame_filter(config: Config) -> str:
+    """The subscription for every camera's frames, shared where the configuration says so."""
+    frames = f"{config.mqtt.prefix}/+/frame"
+    return frames if config.mqtt.share_group is None else f"$share/{config.mqtt.share_group}/{frames}"
+
+
+def decode_workers(config: Config) -> int:
+    """Decoder threads: as configured, else all cores but the one that feeds the engine, 1 to 8."""
+    workers = config.decode.workers
+    if isinstance(workers, int):
+        return workers
+    return max(1, min(8, len(os.sched_getaffinity(0)) - 1))
+
+
+def _open_features(config: Config) -> Engine:
+    engine = open_engine(config.features.model, config.features.device, sha256=config.features.sha256)
+    if engine.spec.task != "features":
+        raise ModelError(
+            f"{config.features.model}: task is {engine.spec.task!r}; features.model needs a model with task 'features'"
+        )
+    return engine
+
+
+def _open_species(config: Config) -> Engine | None:
+    if config.species is None:
+        return None
+    engine = open_engine(config.species.model, config.features.device, sha256=config.species.sha256)
+    if engine.spec.task != "classifier":
+        raise ModelError(
+            f"{config.species.model}: task is {engine.spec.task!r}; species.model needs one with task 'classifier'"
+        )
+    return engine
+
+
+def _limits(config: Config, gate: Gate) -> dict[str | None, Limits]:
+    default = config.gate.threshold if config.gate.threshold is not None else gate.threshold
+    band = config.gate.abstain
+    if band is not None and not band[0] <= default <= band[1]:
+        raise ConfigError(
+            str(config.gate.file), [f"gate.abstain {list(band)} should hold the gate file's own threshold {default:g}"]
+        )
+    limits: dict[str | None, Limits] = {None: Limits(default, band)}
+    for name in config.cameras:
+        own = config.threshold_of(name)
+        limits[name] = Limits(default if own is None else own, band)
+    return limits
+
+
+def _text(path: Any) -> str | None:
+    return None if path is None else str(path)

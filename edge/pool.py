@@ -1,0 +1,134 @@
+"""The intake: the mailbox and the threads that decode ahead of the engine. Frames leave in the order they were taken.
+
+A decoder thread takes the next waiting frame only while fewer than ``ahead`` frames are decoded and not yet judged, so
+that under load the frames wait in the mailbox, where a newer one may still replace an older one.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from edge.mailbox import Mailbox
+from edge.records import Frame, RawFrame
+
+
+class _Slot:
+    """A frame being decoded; ``frame`` is set when it is done."""
+
+    __slots__ = ("frame", "raw")
+
+    def __init__(self, raw: RawFrame) -> None:
+        self.raw = raw
+        self.frame: Frame | None = None
+
+
+class Intake:
+    """A mailbox with decoder threads behind it; every method may be called from any thread.
+
+    Args:
+        mailbox: where frames wait.
+        decode: turns a raw frame into a frame and never raises.
+        workers: decoder threads (OpenCV releases the GIL).
+        ahead: most frames decoded or in decoding that no engine has taken yet.
+    """
+
+    def __init__(self, mailbox: Mailbox, decode: Callable[[RawFrame], Frame], workers: int, ahead: int) -> None:
+        self._mailbox = mailbox
+        self._decode = decode
+        self._ahead = ahead
+        self._slots: deque[_Slot] = deque()
+        self._lock = threading.Lock()
+        self._arrived = threading.Condition(self._lock)
+        self._decoded = threading.Condition(self._lock)
+        self._closing = False
+        self._threads = [
+            threading.Thread(target=self._work, name=f"decode-{n}", daemon=True) for n in range(max(1, workers))
+        ]
+
+    def start(self) -> None:
+        """Start the decoder threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def put(self, frame: RawFrame) -> list[RawFrame]:
+        """Let a frame wait; returns those dropped for it. Raises MailboxFull as ``Mailbox.put`` does."""
+        with self._lock:
+            dropped = self._mailbox.put(frame)
+            self._arrived.notify()
+            return dropped
+
+    def purge(self, epoch: int) -> list[RawFrame]:
+        """Remove waiting QoS 1 frames of connections before ``epoch``."""
+        with self._lock:
+            return self._mailbox.purge(epoch)
+
+    def next_batch(self, most: int, wait_s: float, timeout_s: float) -> list[Frame]:
+        """Up to ``most`` decoded frames, in order; empty when none came within ``timeout_s``.
+
+        Returns at once with whatever is decoded, at least one; ``wait_s`` > 0 holds the batch open that long for
+        more.
+        """
+        with self._lock:
+            if not self._decoded.wait_for(self._head_is_done, timeout_s):
+                return []
+            if wait_s > 0:
+                self._decoded.wait_for(lambda: self._done() >= most, wait_s)
+            count = min(most, self._done())
+            frames = [frame for _ in range(count) if (frame := self._slots.popleft().frame) is not None]
+            self._arrived.notify_all()
+            return frames
+
+    def backlog(self) -> tuple[int, int, float | None]:
+        """Frames waiting or decoded and not yet taken, their payload bytes, monotonic receive time of the oldest."""
+        with self._lock:
+            raws = [slot.raw for slot in self._slots]
+            times = [raw.received_s for raw in raws]
+            if self._mailbox.oldest_s is not None:
+                times.append(self._mailbox.oldest_s)
+            held = sum(len(raw.payload) for raw in raws)
+            return len(self._mailbox) + len(raws), self._mailbox.bytes + held, min(times, default=None)
+
+    def close(self, timeout_s: float = 2.0) -> list[Frame]:
+        """Stop decoding; returns the frames already decoded. What still waits is left unjudged."""
+        with self._lock:
+            self._closing = True
+            self._arrived.notify_all()
+        deadline = time.monotonic() + timeout_s
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(max(0.0, deadline - time.monotonic()))
+        with self._lock:
+            frames = [slot.frame for slot in self._slots if slot.frame is not None]
+            self._slots.clear()
+            return frames
+
+    def _head_is_done(self) -> bool:
+        return bool(self._slots) and self._slots[0].frame is not None
+
+    def _done(self) -> int:
+        count = 0
+        for slot in self._slots:
+            if slot.frame is None:
+                break
+            count += 1
+        return count
+
+    def _work(self) -> None:
+        while (slot := self._take()) is not None:
+            frame = self._decode(slot.raw)
+            with self._lock:
+                slot.frame = frame
+                self._decoded.notify_all()
+
+    def _take(self) -> _Slot | None:
+        with self._lock:
+            self._arrived.wait_for(lambda: self._closing or (len(self._slots) < self._ahead and len(self._mailbox) > 0))
+            raw = None if self._closing else self._mailbox.take()
+            if raw is None:
+                return None
+            slot = _Slot(raw)
+            self._slots.append(slot)
+            return slot

@@ -1,0 +1,262 @@
+"""The worker: all threads, and their beginning and end.
+
+link thread      broker <-> courier; nothing slow happens there
+decoder threads  the intake's (edge.pool)
+engine thread    takes a batch, judges it, hands the verdicts to the courier; the caller's thread in ``run``
+page thread      the status server
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+
+from edge.cascade import Cascade
+from edge.config import Config
+from edge.courier import Bounds, Courier
+from edge.delivery import Outgoing
+from edge.health import Health
+from edge.health import Limits as HealthLimits
+from edge.link import Link, Will
+from edge.mailbox import Mailbox
+from edge.parts import Parts, decode_workers, frame_filter, link_settings, load_parts
+from edge.pool import Intake
+from edge.records import Frame, Outcome, Verdict
+from edge.unchanged import Unchanged
+from edge.verdict import encode
+from edge.web import StatusServer, build_server, create_app
+from edge.wire import Topics
+from engines import DeviceLostError, EngineRunError, ParrotgateError
+
+log = logging.getLogger(__name__)
+
+STATS_EVERY_S = 30.0
+IDLE_S = 0.25  # how long an idle engine thread sleeps before it looks at the clock
+DRAIN_S = 3.5  # how long a stop waits for the broker to confirm what was judged
+ENGINE_FAILURES = 3  # in a row, before the process gives up and asks to be restarted
+SNAPSHOT_EVERY_S = 1.0  # per camera
+
+
+class Worker:
+    """One worker. ``run`` for a process of its own; ``start``, ``stop`` inside another program.
+
+    Args:
+        config: checked configuration.
+        health: kept by the caller where it wants to look inside.
+    """
+
+    def __init__(self, config: Config, health: Health | None = None) -> None:
+        self.config = config
+        self.health = health or Health(
+            config.worker, limits=HealthLimits(link_s=max(60.0, 3.0 * config.mqtt.keepalive_s))
+        )
+        self._topics = Topics(config.mqtt.prefix, config.worker)
+        self._stop = threading.Event()
+        self._failure: BaseException | None = None
+        self._threads: list[threading.Thread] = []
+        self._unchanged = Unchanged() if config.skip_unchanged else None
+        self._snapshots: dict[str, float] = {}
+        self._server: StatusServer | None = None
+        self._parts: Parts | None = None
+
+    @property
+    def url(self) -> str | None:
+        """Where the status page is, once started."""
+        return self._server.url if self._server is not None else None
+
+    # -- life --------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then drain; raises what ended the worker if it was not a signal."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        self._begin()
+        self._engine_loop()
+        self._finish()
+
+    def start(self) -> None:
+        """Begin in the background; returns when engines are loaded and the threads run."""
+        self._begin()
+        self._spawn("engine", self._engine_loop)
+
+    def stop(self) -> None:
+        """End what ``start`` began: drain, disconnect, and raise what went wrong if anything did."""
+        self._stop.set()
+        self._finish()
+
+    def _begin(self) -> None:
+        status = self.config.status
+        if status is not None:
+            self._server = build_server(create_app(self.health), status.host, status.port)
+            self._spawn("page", self._server.run)
+            log.info("status page url=%s", self._server.url)
+        self._parts = load_parts(self.config)
+        self._build(self._parts)
+        self._intake.start()
+        self._spawn("link", self._link.run)
+        self._parts.warm_up(self.config.batch.max)
+        self.health.set_models(self._parts.describe())
+        self._courier.set_warm()
+
+    def _build(self, parts: Parts) -> None:
+        config, box = self.config, self.config.mailbox
+        settings = link_settings(config)
+        mailbox = Mailbox(box.policy, box.max_frames, box.max_bytes)
+        self._intake = Intake(mailbox, parts.decoder, decode_workers(config), ahead=config.batch.max)
+        bounds = Bounds(box.max_frames, box.max_bytes)
+        self._courier = Courier(self._topics, self._intake, self.health, bounds, config.mqtt.url)
+        subscriptions = (frame_filter(config), self._topics.canary)
+        self._link = Link(settings, self._courier, subscriptions, Will(self._topics.status, b"offline"))
+        self._courier.attach(self._link)
+
+    def _finish(self) -> None:
+        began = time.monotonic()
+        if self._parts is not None and self._failure is None:
+            self._drain(began + DRAIN_S)
+        if self._parts is not None:
+            self._link.stop()
+        if self._server is not None:
+            self._server.should_exit = True
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(2.0)
+        self.health.set_state("stopped", "stopped")
+        log.info("stopped after=%.1fs", time.monotonic() - began)
+        if self._failure is not None:
+            raise self._failure
+
+    def _drain(self, deadline: float) -> None:
+        self._courier.drain()
+        frames = self._intake.close(timeout_s=1.0)
+        if frames:
+            self._judge(frames)
+        self._courier.notice(self._topics.status, b"stopped", retain=True)
+        while self._courier.pending() and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def _spawn(self, name: str, target: Callable[[], None]) -> None:
+        def guarded() -> None:
+            try:
+                target()
+            except BaseException as error:  # noqa: BLE001 - a dead thread must end the process, not hide
+                self._fail(name, error)
+
+        thread = threading.Thread(target=guarded, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _fail(self, name: str, error: BaseException) -> None:
+        if not isinstance(error, ParrotgateError):
+            log.error("thread %s ended", name, exc_info=error)
+        self._failure = self._failure or error
+        self.health.fault(f"the {name} thread ended: {error}")
+        self._stop.set()
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self._stop.set()
+        signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+
+    # -- the engine's thread -----------------------------------------------------------------------------------
+
+    def _engine_loop(self) -> None:
+        batch = self.config.batch
+        next_stats = time.monotonic() + STATS_EVERY_S
+        failures = 0
+        while not self._stop.is_set():
+            self._look_around()
+            frames = self._intake.next_batch(batch.max, batch.wait_ms / 1000, IDLE_S)
+            if frames:
+                try:
+                    self._judge(frames)
+                    failures = 0
+                except DeviceLostError:
+                    raise
+                except EngineRunError as error:
+                    failures += 1
+                    if failures >= ENGINE_FAILURES:
+                        raise
+                    self._judge_one_by_one(frames, error)
+            if time.monotonic() >= next_stats:
+                next_stats += STATS_EVERY_S
+                self._publish_stats()
+
+    def _look_around(self) -> None:
+        self.health.beat("engine")
+        frames, held, oldest = self._intake.backlog()
+        self.health.waiting(frames, held, 0.0 if oldest is None else time.monotonic() - oldest)
+
+    def _judge(self, frames: list[Frame]) -> None:
+        for frame, verdict in zip(frames, self._verdicts(frames), strict=True):
+            self._publish(frame, verdict)
+
+    def _judge_one_by_one(self, frames: list[Frame], error: EngineRunError) -> None:
+        log.error("batch of %d failed, trying its frames alone: %s", len(frames), error)
+        for frame in frames:
+            self._judge_alone(frame)
+
+    def _judge_alone(self, frame: Frame) -> None:
+        try:
+            self._judge([frame])
+        except DeviceLostError:
+            raise
+        except EngineRunError as error:
+            self._publish(frame, self._cascade.error(frame, f"inference failed: {error}"))
+
+    def _verdicts(self, frames: list[Frame]) -> list[Verdict]:
+        if self._unchanged is None:
+            return self._cascade.judge(frames)
+        recalled = [self._unchanged.recall(frame) for frame in frames]
+        fresh = [frame for frame, old in zip(frames, recalled, strict=True) if old is None]
+        judged = iter(self._cascade.judge(fresh) if fresh else [])
+        verdicts = []
+        for frame, old in zip(frames, recalled, strict=True):
+            verdict = next(judged) if old is None else self._cascade.reuse(frame, old)
+            if old is None:
+                self._unchanged.remember(frame, verdict)
+            verdicts.append(verdict)
+        return verdicts
+
+    @property
+    def _cascade(self) -> Cascade:
+        if self._parts is None:
+            raise RuntimeError("the worker has not begun")
+        return self._parts.cascade
+
+    def _publish(self, frame: Frame, verdict: Verdict) -> None:
+        raw = frame.raw
+        self._courier.deliver(
+            Outgoing(
+                key=verdict.id,
+                kind="verdict",
+                topic=self._topics.of_camera(raw.camera, "verdict"),
+                payload=encode(verdict),
+                tickets=[raw.ticket],
+                camera=raw.camera,
+            )
+        )
+        if verdict.verdict is Outcome.POSITIVE:
+            self._publish_positive(frame, verdict)
+        shown = frame.image if frame.content_type is not None else None
+        self.health.verdict(verdict, shown, frame.content_type)
+
+    def _publish_positive(self, frame: Frame, verdict: Verdict) -> None:
+        camera = frame.raw.camera
+        if verdict.species and self.config.publish.species:
+            topic = self._topics.of_camera(camera, "species")
+            self._courier.notice(topic, verdict.species[0].label.encode(), retain=True)
+        now = time.monotonic()
+        due = now - self._snapshots.get(camera, -SNAPSHOT_EVERY_S) >= SNAPSHOT_EVERY_S
+        if self.config.publish.snapshot and due and frame.content_type == "image/jpeg":
+            self._snapshots[camera] = now
+            self._courier.notice(self._topics.of_camera(camera, "snapshot"), frame.image, retain=True)
+
+    def _publish_stats(self) -> None:
+        snapshot = self.health.snapshot()
+        kept = ("worker", "now", "uptime_s", "state", "fps", "counters", "dropped", "refused", "waiting", "latency_ms")
+        stats = {key: snapshot[key] for key in kept}
+        self._courier.notice(self._topics.stats, json.dumps(stats, allow_nan=False).encode())
