@@ -1,0 +1,223 @@
+"""The gate: is this our animal at all? Features in, decisions out; numpy alone, no I/O, no state.
+
+In float32 (the default) only the large products are single precision. Rows for which that could matter are scored
+again in float64: those whose probability would move by more than ``PROBABILITY_TOLERANCE``, or whose decision would
+change, within the error that the gate's own golden rows show. So both precisions give the same decisions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from edge.errors import GateError
+from edge.gate_calibration import build_calibrator, build_join
+from edge.gate_manifest import GateManifest
+from edge.gate_math import Arrays, Float64, Floats, MemberScore, build_member, row_dot
+
+Precision = Literal["float32", "float64"]
+Booleans = npt.NDArray[np.bool_]
+
+SCORE_TOLERANCE = 1e-3
+PROBABILITY_TOLERANCE = 1e-5
+_ERROR_SAFETY = 4.0  # the golden rows are sixteen; other rows may err more
+
+
+@dataclass(frozen=True, slots=True)
+class GateScores:
+    """What the gate says about n rows, in their order.
+
+    ``score`` (n,) float64, larger is more typical. ``probability`` (n,) in [0, 1], None when the gate was fitted
+    without negatives. ``p_value`` (n,) in (0, 1]: the share of held-out positives at most as typical (conformal).
+    ``finite`` (n,) is False where features or score are not finite numbers: such a row is never accepted, and its
+    other numbers mean nothing.
+    """
+
+    score: Float64
+    probability: Float64 | None
+    p_value: Float64
+    accepted: Booleans
+    finite: Booleans
+
+    @property
+    def decisive(self) -> Float64:
+        """The number (n,) that was compared with the threshold: probability where there is one, else p-value."""
+        return self.p_value if self.probability is None else self.probability
+
+
+@dataclass(frozen=True, slots=True)
+class _Scorer:
+    members: tuple[MemberScore, ...]
+    dtype: type[np.floating[Any]]
+
+
+class Gate:
+    """A gate ready to judge; build it with :func:`edge.gate_file.load_gate`.
+
+    ``manifest`` and ``arrays`` are a gate file's content, ``sha256`` the file's hash (None when not from a file).
+    Raises :class:`GateError` when the arrays do not fit the manifest or one another. Safe to share between threads.
+    """
+
+    def __init__(
+        self, manifest: GateManifest, arrays: Arrays, *, sha256: str | None = None, precision: Precision = "float32"
+    ) -> None:
+        self.manifest = manifest
+        self.sha256 = sha256
+        self.precision = precision
+        self.threshold = manifest.decision.threshold
+        _check_finite(arrays)
+        self._join = build_join(manifest.join, arrays, len(manifest.members))
+        self._calibrate = build_calibrator(manifest.calibration, arrays)
+        self._conformal = _held_out_scores(arrays)
+        self._exact = _scorer(manifest, arrays, np.float64)
+        self._fast = self._exact if precision == "float64" else _scorer(manifest, arrays, np.float32)
+        self._relative_error = 0.0 if precision == "float64" else self._measure_error(arrays)
+
+    @property
+    def name(self) -> str:
+        """``sha256:<hex>`` of the file, or the manifest's name for a gate that was never saved."""
+        return f"sha256:{self.sha256}" if self.sha256 else self.manifest.name
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The views of a frame whose features are joined (:meth:`join_views`) before they are judged."""
+        return self.manifest.views
+
+    def with_threshold(self, threshold: float) -> Gate:
+        """The same gate with another threshold in [0, 1] on probability (or p-value); shares all arrays."""
+        if not 0.0 <= threshold <= 1.0:
+            raise GateError(f"a gate's threshold must lie in [0, 1]; found {threshold}")
+        other = object.__new__(Gate)
+        other.__dict__.update(self.__dict__)
+        other.threshold = float(threshold)
+        return other
+
+    def join_views(self, views: Sequence[Floats]) -> npt.NDArray[np.float32]:
+        """One feature row per frame from one (n, D) array per view, in the order of :attr:`views`: (n, D) float32.
+
+        Rows are put on the unit sphere before they are averaged where the gate normalises.
+        """
+        if len(views) != len(self.views):
+            raise GateError(f"this gate joins the views {', '.join(self.views)}; found {len(views)} arrays")
+        return join_views(views, normalise=self.manifest.normalise)
+
+    def judge(self, features: Floats) -> GateScores:
+        """Judge features (n, D), any float dtype; raises :class:`GateError` for another shape."""
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            rows, finite = self._checked(features)
+            score = self._score(self._fast, rows)
+            if self._relative_error:
+                again = self._doubtful(score) & finite
+                if again.any():
+                    score[again] = self._score(self._exact, rows[again])
+        finite &= np.isfinite(score)
+        if not finite.all():
+            score[~finite] = np.nan
+        return self._decide(score, finite)
+
+    def member_scores(self, features: Floats) -> dict[str, Float64]:
+        """Each member's own score (n,) in float64, by name; what the joined score is made of."""
+        rows, _ = self._checked(features)
+        x = self._inputs(self._exact, rows)
+        names = [member.name for member in self.manifest.members]
+        return {name: member.score(x) for name, member in zip(names, self._exact.members, strict=True)}
+
+    @cached_property
+    def _levels(self) -> tuple[Float64, Float64]:
+        """Held-out positives' distinct scores and, one longer, the p-value below, between and above them."""
+        scores, counts = np.unique(self._conformal, return_counts=True)
+        return scores, (1.0 + np.concatenate(([0], np.cumsum(counts)))) / (1.0 + len(self._conformal))
+
+    def _checked(self, features: Floats) -> tuple[Floats, Booleans]:
+        size = self.manifest.features.size
+        if features.ndim != 2 or features.shape[1] != size:
+            raise GateError(f"features must have shape (n, {size}); found {features.shape}")
+        finite = np.asarray(np.isfinite(features).all(axis=1))
+        if not finite.all():
+            features = np.where(finite[:, None], features, 0.0)
+        return features, finite
+
+    def _inputs(self, scorer: _Scorer, rows: Floats) -> Floats:
+        x = rows.astype(scorer.dtype, copy=False)
+        return unit_rows(x) if self.manifest.normalise else x
+
+    def _score(self, scorer: _Scorer, rows: Floats) -> Float64:
+        x = self._inputs(scorer, rows)
+        return self._join([member.score(x) for member in scorer.members])
+
+    def _doubtful(self, score: Float64) -> Booleans:
+        """Rows (n,) whose float32 score leaves probability or decision open."""
+        margin = self._relative_error * (1.0 + np.abs(score))
+        bounds = np.concatenate((score - margin, score + margin))
+        value = self._p_value(bounds) if self._calibrate is None else self._calibrate(bounds)
+        low, high = value.reshape(2, -1)
+        doubtful = (low >= self.threshold) != (high >= self.threshold)
+        doubtful |= (high - low > PROBABILITY_TOLERANCE) | (margin > SCORE_TOLERANCE)
+        return np.asarray(doubtful | ~np.isfinite(score))
+
+    def _p_value(self, score: Float64) -> Float64:
+        scores, levels = self._levels
+        result: Float64 = levels[np.searchsorted(scores, score, side="right")]
+        return result
+
+    def _decide(self, score: Float64, finite: Booleans) -> GateScores:
+        probability = None if self._calibrate is None else self._calibrate(score)
+        p_value = self._p_value(score)
+        decisive = p_value if probability is None else probability
+        return GateScores(score, probability, p_value, (decisive >= self.threshold) & finite, finite)
+
+    def _measure_error(self, arrays: Arrays) -> float:
+        golden = arrays.get("golden.features")
+        if golden is None:
+            raise GateError("a gate without golden rows cannot run in float32; fit it again")
+        rows, _ = self._checked(golden)
+        exact = self._score(self._exact, rows)
+        error = np.abs(self._score(self._fast, rows) - exact) / (1.0 + np.abs(exact))
+        return max(_ERROR_SAFETY * float(error.max()), 1e-9)
+
+
+def unit_rows(x: Floats) -> Floats:
+    """Rows of (n, D) divided by their length, in x's own dtype; a zero row becomes NaN."""
+    lengths = np.sqrt(row_dot(x))
+    return np.asarray(x / lengths[:, None].astype(x.dtype))
+
+
+def join_views(views: Sequence[Floats], *, normalise: bool) -> npt.NDArray[np.float32]:
+    """The mean of one (n, D) array per view, each row on the unit sphere first where ``normalise``: float32."""
+    if len(views) == 1:
+        return views[0].astype(np.float32, copy=False)
+    parts = [unit_rows(view.astype(np.float64)) if normalise else view.astype(np.float64) for view in views]
+    joined: npt.NDArray[np.float32] = np.mean(parts, axis=0).astype(np.float32)
+    return joined
+
+
+def _scorer(manifest: GateManifest, arrays: Arrays, dtype: type[np.floating[Any]]) -> _Scorer:
+    members = []
+    for member in manifest.members:
+        prefix = f"{member.name}."
+        own = {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
+        built = build_member(member.kind, member.covariance, own, dtype)
+        if built.size != manifest.features.size:
+            raise GateError(
+                f"member {member.name!r} takes {built.size} features, the manifest says {manifest.features.size}"
+            )
+        members.append(built)
+    return _Scorer(tuple(members), dtype)
+
+
+def _held_out_scores(arrays: Arrays) -> Float64:
+    scores = arrays.get("conformal.scores")
+    if scores is None or scores.dtype != np.float64 or scores.ndim != 1 or not len(scores):
+        raise GateError("array 'conformal.scores' must hold the held-out positives' scores (float64, one axis)")
+    return scores
+
+
+def _check_finite(arrays: Arrays) -> None:
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise GateError(f"array {name!r} holds numbers that are not finite; fit the gate again")

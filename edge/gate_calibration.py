@@ -1,0 +1,93 @@
+"""From a member's score to a probability: the joins and calibrators of a gate, in numpy alone.
+
+- ``clipped_sum``: sum_j min((s_j - centre_j) / scale_j, 0). No member can buy forgiveness for another; the best
+  score is 0. Centre and scale are quantiles of held-out positives.
+- ``isotonic``: linear between knots, constant outside them: scikit-learn's ``IsotonicRegression(clip)``.
+- ``platt``: p = sigmoid(a s + b), a >= 0.
+- ``beta``: logit p = alpha log q - beta log(1 - q) + c on q = sigmoid(a s + b), alpha, beta >= 0 (Kull et al. 2017).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from edge.errors import GateError
+from edge.gate_math import Arrays, Float64
+
+Join = Callable[[Sequence[Float64]], Float64]
+Calibrator = Callable[[Float64], Float64]
+
+
+def sigmoid(t: Float64) -> Float64:
+    """1 / (1 + exp(-t)) without overflow."""
+    result: Float64 = np.exp(-np.logaddexp(0.0, -t))
+    return result
+
+
+def build_join(kind: str, arrays: Arrays, members: int) -> Join:
+    """The join of ``members`` scores; raises :class:`GateError` when its arrays do not fit."""
+    if kind == "single":
+        return lambda scores: scores[0]
+    centre = _vector(arrays, "join.centre", members)
+    scale = _vector(arrays, "join.scale", members)
+    if not (scale > 0).all():
+        raise GateError("array 'join.scale' must be positive throughout")
+
+    def clipped_sum(scores: Sequence[Float64]) -> Float64:
+        clipped = [np.minimum((s - c) / w, 0.0) for s, c, w in zip(scores, centre, scale, strict=True)]
+        result: Float64 = np.sum(clipped, axis=0)
+        return result
+
+    return clipped_sum
+
+
+def build_calibrator(kind: str, arrays: Arrays) -> Calibrator | None:
+    """Scores (n,) to probabilities (n,), monotone; None for a gate without calibration."""
+    if kind == "none":
+        return None
+    if kind == "isotonic":
+        return _isotonic(arrays)
+    parameters = _vector(arrays, "calibration.parameters", 2 if kind == "platt" else 5)
+    if parameters[0] < 0 or (kind == "beta" and (parameters[2:4] < 0).any()):
+        raise GateError("array 'calibration.parameters' must not let the probability fall as the score grows")
+    return platt(parameters) if kind == "platt" else beta(parameters)
+
+
+def platt(parameters: Float64) -> Calibrator:
+    """``platt`` with parameters (a, b)."""
+    a, b = map(float, parameters)
+    return lambda scores: sigmoid(a * scores + b)
+
+
+def beta(parameters: Float64) -> Calibrator:
+    """``beta`` with parameters (a, b, alpha, beta, c)."""
+    a, b, alpha, beta_, c = map(float, parameters)
+
+    def calibrate(scores: Float64) -> Float64:
+        t = a * scores + b
+        return sigmoid(-alpha * np.logaddexp(0.0, -t) + beta_ * np.logaddexp(0.0, t) + c)
+
+    return calibrate
+
+
+def _isotonic(arrays: Arrays) -> Calibrator:
+    x = _vector(arrays, "calibration.x")
+    y = _vector(arrays, "calibration.y", len(x))
+    if (np.diff(x) <= 0).any() or (np.diff(y) < 0).any() or y[0] < 0 or y[-1] > 1:
+        raise GateError("the isotonic knots must rise strictly in score and not fall in probability, within [0, 1]")
+    return lambda scores: np.interp(scores, x, y)
+
+
+def _vector(arrays: Arrays, name: str, size: int | None = None) -> Float64:
+    array = arrays.get(name)
+    if (
+        array is None
+        or array.dtype != np.float64
+        or array.ndim != 1
+        or (len(array) < 1 or size not in (None, len(array)))
+    ):
+        found = "nothing" if array is None else f"{array.dtype} {array.shape}"
+        raise GateError(f"array {name!r} must be float64 with {size or 'some'} numbers; found {found}")
+    return array
