@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from engines.errors import ImageError
-from engines.image_header import ImageFormat, ImageHeader, probe_image
+from engines.image_header import ImageFormat, ImageHeader, JpegScan, probe_image
 
 # A second wall behind our own limit; OpenCV reads it only while it is imported.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 26))
@@ -24,6 +25,8 @@ UInt8 = npt.NDArray[np.uint8]
 _REDUCED = {2: cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 8: cv2.IMREAD_REDUCED_GRAYSCALE_8}
 _EOI = b"\xff\xd9"
 _SOS = b"\xff\xda"
+_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+_CONTINUATIONS = (b"\x00", b"\x55", b"\xaa")
 _STRIP_PIXELS = 1 << 20
 
 
@@ -75,8 +78,8 @@ def decode_image(
     """
     header = probe_image(data)
     _check_limits(data, header, limits)
-    if header.format == "jpeg":
-        pixels = _decode_jpeg(data, header, minimum)
+    if header.jpeg is not None:
+        pixels = _decode_jpeg(data, header, header.jpeg, minimum)
     else:
         pixels = _over_white(_eight_bits(_imdecode(data, cv2.IMREAD_UNCHANGED)))
     width, height = header.upright
@@ -91,27 +94,26 @@ def _check_limits(data: bytes, header: ImageHeader, limits: ImageLimits) -> None
         raise ImageError(
             f"{header.width}x{header.height} is more than the {limits.max_pixels} pixels allowed; send it smaller"
         )
-    if header.format == "jpeg":
-        _check_scans(data, header, limits)
+    if header.jpeg is not None:
+        _check_scans(data, header, header.jpeg, limits)
 
 
-def _check_scans(data: bytes, header: ImageHeader, limits: ImageLimits) -> None:
+def _check_scans(data: bytes, header: ImageHeader, scan: JpegScan, limits: ImageLimits) -> None:
     # ff da cannot occur inside entropy-coded data, where every ff is followed by 00 or a restart marker.
-    scans = 1 + data.count(_SOS, header.data_start)
+    scans = 1 + data.count(_SOS, scan.start)
+    size = f"{header.width}x{header.height} pixels"
     if scans * header.width * header.height > limits.max_scan_pixels:
-        raise ImageError(f"a JPEG with {scans} scans of {header.width}x{header.height} pixels; send baseline JPEG")
-    # The shortest code is one bit: a sequential block needs two codes, a progressive one a share in the first scan.
-    least = header.blocks // (8 if header.progressive else 4)
-    if scans == 1 and len(data) - header.data_start < least:
-        raise ImageError(
-            f"the JPEG is cut off: {len(data) - header.data_start} bytes of picture data, "
-            f"{header.width}x{header.height} pixels need at least {least}"
-        )
+        raise ImageError(f"a JPEG with {scans} scans of {size}; send baseline JPEG")
+    # No code is shorter than one bit: a sequential block has two of them (DC, end of block), a progressive one has
+    # one (DC). Less data than that is proof of a cut, or of a bomb.
+    least, present = scan.blocks // (8 if scan.progressive else 4), len(data) - scan.start
+    if present < least:
+        raise ImageError(f"the JPEG is cut off: {present} bytes of picture data, {size} need at least {least}")
 
 
-def _decode_jpeg(data: bytes, header: ImageHeader, minimum: tuple[int, int] | None) -> UInt8:
-    if data.rfind(_EOI, header.data_start) < 0:
-        data = _with_end(data, header)
+def _decode_jpeg(data: bytes, header: ImageHeader, scan: JpegScan, minimum: tuple[int, int] | None) -> UInt8:
+    if data.rfind(_EOI, scan.start) < 0:
+        data = _with_end(data, scan)
     return _imdecode(data, _colour_flags(_scale(header, minimum)))
 
 
@@ -129,16 +131,17 @@ def _colour_flags(scale: int) -> int:
     return int(cv2.IMREAD_COLOR_RGB | _REDUCED.get(scale, 0))
 
 
-def _with_end(data: bytes, header: ImageHeader) -> bytes:
+def _with_end(data: bytes, scan: JpegScan) -> bytes:
     """``data`` with the missing end-of-image marker, if no picture data is missing as well.
 
-    A decoder reads on into whatever follows. So the picture is decoded with two different continuations: as long as
-    both give the same pixels, none of them came from beyond the end. A progressive file may lack whole scans without
-    a trace, so it must have its marker.
+    A decoder reads on into whatever follows. So the picture is decoded with several continuations that agree in no
+    bit: if all give the same pixels, none of these came from beyond the end. Where a marker would stop the decoder
+    before it gets there (a later scan, a restart interval), all of those markers must be present.
     """
-    if not header.progressive:
-        first, second = (_imdecode(data + fill * 4096 + _EOI, _colour_flags(1)) for fill in (b"\x00", b"\x5a"))
-        if np.array_equal(first, second):
+    data = data.removesuffix(b"\xff")  # half of the marker
+    if scan.single and len(_RESTART.findall(data, scan.start)) >= scan.restarts:
+        first, *others = (_imdecode(data + fill * 4096 + _EOI, _colour_flags(1)) for fill in _CONTINUATIONS)
+        if all(np.array_equal(first, other) for other in others):
             return data + _EOI
     raise ImageError(f"the JPEG is cut off after {len(data)} bytes: picture data is missing; send the whole file")
 

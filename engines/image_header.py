@@ -7,6 +7,7 @@ OpenCV would open is refused here. A decoder only ever sees files whose size was
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +17,7 @@ ImageFormat = Literal["jpeg", "png", "webp"]
 
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _JPEG_PARAMETERLESS = {0x01, *range(0xD0, 0xD8)}  # TEM and the restart markers stand alone
-_JPEG_FRAMES = {0xC0: "baseline", 0xC1: "extended", 0xC2: "progressive"}
+_JPEG_FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended sequential, progressive
 _JPEG_OTHER_FRAMES = {0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 _EXIF_ORIENTATION = 0x0112
@@ -24,12 +25,26 @@ _MAX_SEGMENTS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
+class JpegScan:
+    """What a JPEG's data must hold to be whole.
+
+    ``start`` is the byte at which the entropy-coded data begins. ``blocks`` counts the 8x8 blocks of all components,
+    ``restarts`` the restart markers between them. ``single`` says that one sequential scan carries everything.
+    """
+
+    start: int
+    blocks: int
+    restarts: int
+    progressive: bool
+    single: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ImageHeader:
     """``width`` and ``height`` in pixels as stored, before ``orientation`` (EXIF, 1 to 8; 1 is upright) is applied.
 
     ``channels`` is 1 gray, 2 gray and alpha, 3 colour, 4 CMYK in a JPEG and colour with alpha elsewhere. ``bits`` is
-    the depth of one sample. ``data_start`` is where a JPEG's entropy-coded data begins, ``blocks`` how many 8x8 blocks
-    its first scan must at least hold, else 0.
+    the depth of one sample. ``jpeg`` says more about a JPEG, and is None elsewhere.
     """
 
     format: ImageFormat
@@ -38,9 +53,7 @@ class ImageHeader:
     channels: int
     bits: int
     orientation: int = 1
-    progressive: bool = False
-    data_start: int = 0
-    blocks: int = 0
+    jpeg: JpegScan | None = None
 
     @property
     def upright(self) -> tuple[int, int]:
@@ -73,50 +86,68 @@ def probe_image(data: bytes) -> ImageHeader:
 
 def _jpeg(data: bytes) -> ImageHeader:
     """Walk the marker segments from SOI to the first SOS."""
-    at, orientation, frame = 2, 1, None
+    orientation, interval = 1, 0
+    frame: tuple[int, bytes] | None = None
+    for marker, at, segment in _jpeg_segments(data):
+        if marker in _JPEG_FRAMES and frame is None:
+            frame = marker, segment
+        elif marker in _JPEG_FRAMES or marker in _JPEG_OTHER_FRAMES:
+            raise ImageError(f"a JPEG of a kind no camera makes (frame marker ff{marker:02x}); send baseline JPEG")
+        elif marker == 0xDD:
+            (interval,) = struct.unpack(">H", segment)
+        elif marker == 0xE1 and segment[:6] == b"Exif\0\0":
+            orientation = _exif_orientation(segment[6:])
+        elif marker == 0xDA and frame is not None:
+            return _jpeg_header(frame, orientation, at + 2 + len(segment), segment[0], interval)
+    raise ImageError("damaged JPEG: it ends, or its picture data begins, before its size is told")
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """(marker, where its length stands, what follows the length) up to and with the first SOS, or EOI."""
+    at = 2
     for _ in range(_MAX_SEGMENTS):
         if data[at] != 0xFF:
             raise ImageError(f"damaged JPEG: expected a marker at byte {at}, got {data[at]:02x}")
         marker = data[at + 1]
-        at += 1 if marker == 0xFF else 2
+        at += 1 if marker == 0xFF else 2  # ff before a marker may be repeated as padding
         if marker == 0xFF or marker in _JPEG_PARAMETERLESS:
             continue
         if marker == 0xD9:
-            break
+            return
         (length,) = struct.unpack_from(">H", data, at)
         segment = data[at + 2 : at + length]
         if length < 2 or len(segment) != length - 2:
-            raise IndexError
-        if marker in _JPEG_FRAMES and frame is None:
-            frame = marker, segment
-        elif marker in _JPEG_FRAMES or marker in _JPEG_OTHER_FRAMES:
-            raise ImageError(f"a JPEG of a kind that no camera makes (frame marker ff{marker:02x}); send baseline JPEG")
-        elif marker == 0xE1 and segment[:6] == b"Exif\0\0":
-            orientation = _exif_orientation(segment[6:])
-        elif marker == 0xDA:
-            return _jpeg_header(frame, orientation, at + length)
+            raise IndexError("segment beyond the end")
+        yield marker, at, segment
+        if marker == 0xDA:
+            return
         at += length
-    raise ImageError("damaged JPEG: it ends before any picture data")
 
 
-def _jpeg_header(frame: tuple[int, bytes] | None, orientation: int, data_start: int) -> ImageHeader:
-    if frame is None:
-        raise ImageError("damaged JPEG: picture data without a frame header")
+def _jpeg_header(
+    frame: tuple[int, bytes], orientation: int, start: int, scan_channels: int, interval: int
+) -> ImageHeader:
     marker, segment = frame
     bits, height, width, channels = struct.unpack_from(">BHHB", segment)
     if bits != 8:
         raise ImageError(f"a JPEG with {bits} bits a sample; only 8 are supported, as cameras send")
     if channels not in (1, 3, 4):
         raise ImageError(f"a JPEG with {channels} components; expected 1 (gray), 3 (colour) or 4 (CMYK)")
-    # A baseline scan may hold one component only; the sparsest lower bound is one block for each 8x8 of the
-    # coarsest-sampled picture, which holds whatever the sampling is.
-    sampling = [segment[7 + 3 * i] for i in range(channels)]
-    across, down = max(s >> 4 for s in sampling), max(s & 15 for s in sampling)
-    if not (1 <= across <= 4 and 1 <= down <= 4):
+    units, blocks = _jpeg_blocks(width, height, [segment[7 + 3 * i] for i in range(channels)])
+    restarts = max(0, -(-units // interval) - 1) if interval else 0
+    progressive = marker == 0xC2
+    scan = JpegScan(start, blocks, restarts, progressive, not progressive and scan_channels == channels)
+    return _checked(ImageHeader("jpeg", width, height, channels, 8, orientation, scan))
+
+
+def _jpeg_blocks(width: int, height: int, sampling: list[int]) -> tuple[int, int]:
+    """How many minimum coded units and 8x8 blocks a scan of all components holds (T.81, A.2)."""
+    factors = [(s >> 4, s & 15) for s in sampling] if len(sampling) > 1 else [(1, 1)]
+    if not all(1 <= across <= 4 and 1 <= down <= 4 for across, down in factors):
         raise ImageError("damaged JPEG: sampling factors outside 1 to 4")
+    across, down = max(a for a, _ in factors), max(d for _, d in factors)
     units = -(-width // (8 * across)) * -(-height // (8 * down))
-    blocks = units * sum((s >> 4) * (s & 15) for s in sampling)
-    return _checked(ImageHeader("jpeg", width, height, channels, 8, orientation, marker == 0xC2, data_start, blocks))
+    return units, units * sum(a * d for a, d in factors)
 
 
 def _exif_orientation(tiff: bytes) -> int:
@@ -149,7 +180,7 @@ def _png(data: bytes) -> ImageHeader:
         if kind == b"eXIf":
             orientation = _exif_orientation(data[at + 8 : at + 8 + length])
         elif kind == b"tRNS":
-            channels = 4
+            channels = 2 if color == 0 else 4
         elif kind == b"IEND":
             return _checked(ImageHeader("png", width, height, channels, bits, orientation))
         at += 12 + length
