@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from importlib import import_module
@@ -90,6 +91,10 @@ class CheckedEngine(ABC):
     def _start(self, batch: Batch) -> Pending:
         """Run a checked, C-contiguous batch; the result must have ``spec.output.size`` columns."""
 
+    @abstractmethod
+    def describe(self) -> dict[str, str]:
+        """What the backend itself says of the loaded model: ``runtime``, ``input``, ``output``."""
+
     def submit(self, batch: Batch) -> Pending:
         if self._closed:
             raise EngineRunError(f"{self.spec.name}: the engine is closed; open it again")
@@ -109,6 +114,13 @@ class CheckedEngine(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def available_threads() -> int:
+    """The cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def check_batch(batch: Batch, spec: ModelSpec) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from typing import Any
 
-from engines.base import Batch, CheckedEngine, Done
+from engines.base import Batch, CheckedEngine, Done, available_threads
 from engines.errors import EngineRunError, ModelError
 from engines.onnx_file import external_data
 from engines.spec import ModelSpec
@@ -19,10 +17,10 @@ except ImportError as error:
         "ONNX Runtime is not installed; install parrotgate[cpu], or parrotgate[cuda] for NVIDIA GPUs"
     ) from error
 
-log = logging.getLogger(__name__)
-
-_ORT_ERRORS = tuple(
-    value for value in vars(ort_errors).values() if isinstance(value, type) and issubclass(value, Exception)
+# Its own classes share no base but Exception; what has no class of its own comes as a RuntimeError.
+_ORT_ERRORS = (
+    *(value for value in vars(ort_errors).values() if isinstance(value, type) and issubclass(value, Exception)),
+    RuntimeError,
 )
 _ELEMENT = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
 _CUDA = "CUDAExecutionProvider"
@@ -60,16 +58,16 @@ class OnnxEngine(CheckedEngine):
             )
         return Done(output.reshape(len(batch), self.spec.output.size))
 
+    def describe(self) -> dict[str, str]:
+        tensors = {"input": self._session.get_inputs()[0], "output": self._session.get_outputs()[0]}
+        return {
+            "runtime": f"ONNX Runtime {ort.__version__} on {self.device}",
+            **{what: f"{t.name} {t.type} ({', '.join(map(str, t.shape))})" for what, t in tensors.items()},
+        }
+
     def close(self) -> None:
         super().close()
         self._session = None
-
-
-def available_threads() -> int:
-    """The cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _providers(device: str, spec: ModelSpec) -> list[str]:

@@ -1,0 +1,66 @@
+"""``engines``: look into a model and measure it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from engines.base import Device, available_threads, open_engine
+from engines.bench import bench, bench_report, bench_table
+from engines.console import run_app, stdout
+from engines.errors import UsageError
+from engines.info import describe, info_table
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look into a model and measure it.")
+
+Model = Annotated[Path, typer.Argument(help="model file with its manifest beside it", metavar="MODEL")]
+AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")]
+
+
+@app.command()
+def info(model: Model, as_json: AsJson = False) -> None:
+    """Verify MODEL and tell what it is: manifest, graph, inputs and outputs."""
+    facts = describe(model)
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+    else:
+        stdout.print(info_table(facts))
+
+
+@app.command("bench")
+def bench_command(
+    model: Model,
+    batch: Annotated[str, typer.Option(help="batch sizes, separated by commas")] = "1,4,8",
+    threads: Annotated[int | None, typer.Option(help="threads inside one inference; default: every core")] = None,
+    seconds: Annotated[float, typer.Option(help="measuring time for each batch size")] = 5.0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Measure MODEL with several batch sizes in turns: images per second, latency, peak memory."""
+    sizes = _sizes(batch)
+    with open_engine(model, cast(Device, device), threads=threads) as engine:
+        rows = bench(engine, sizes, seconds)
+        report = bench_report(engine, threads or available_threads(), rows)
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+    else:
+        stdout.print(bench_table(report))
+
+
+def _sizes(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--batch wants whole numbers separated by commas, as 1,4,8, not {text!r}") from error
+
+
+def main() -> None:
+    """Entry point of the ``engines`` command."""
+    run_app(app, "engines")
+
+
+if __name__ == "__main__":
+    main()
