@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -33,16 +32,20 @@ class GateScores:
     """What the gate says about n rows, in their order.
 
     ``score`` (n,) float64, larger is more typical. ``probability`` (n,) in [0, 1], None when the gate was fitted
-    without negatives. ``p_value`` (n,) in (0, 1]: the share of held-out positives at most as typical (conformal).
-    ``finite`` (n,) is False where features or score are not finite numbers: such a row is never accepted, and its
-    other numbers mean nothing.
+    without negatives. ``held_out`` are the scores of the held-out positives, ascending. ``finite`` (n,) is False
+    where features or score are not finite numbers: such a row is never accepted, and its other numbers mean nothing.
     """
 
     score: Float64
     probability: Float64 | None
-    p_value: Float64
     accepted: Booleans
     finite: Booleans
+    held_out: Float64
+
+    @property
+    def p_value(self) -> Float64:
+        """Conformal p-values (n,) in (0, 1]: (1 + #{held-out positives with at most this score}) / (1 + #)."""
+        return conformal(self.score, self.held_out)
 
     @property
     def decisive(self) -> Float64:
@@ -73,7 +76,7 @@ class Gate:
         _check_finite(arrays)
         self._join = build_join(manifest.join, arrays, len(manifest.members))
         self._calibrate = build_calibrator(manifest.calibration, arrays)
-        self._conformal = _held_out_scores(arrays)
+        self._held_out = _held_out_scores(arrays)
         self._exact = _scorer(manifest, arrays, np.float64)
         self._fast = self._exact if precision == "float64" else _scorer(manifest, arrays, np.float32)
         self._relative_error = 0.0 if precision == "float64" else self._measure_error(arrays)
@@ -111,14 +114,16 @@ class Gate:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             rows, finite = self._checked(features)
             score = self._score(self._fast, rows)
+            decisive = self._decisive(score)
             if self._relative_error:
                 again = self._doubtful(score) & finite
                 if again.any():
                     score[again] = self._score(self._exact, rows[again])
+                    decisive = self._decisive(score)
         finite &= np.isfinite(score)
-        if not finite.all():
-            score[~finite] = np.nan
-        return self._decide(score, finite)
+        accepted = (decisive >= self.threshold) & finite
+        probability = None if self._calibrate is None else decisive
+        return GateScores(score, probability, accepted, finite, self._held_out)
 
     def member_scores(self, features: Floats) -> dict[str, Float64]:
         """Each member's own score (n,) in float64, by name; what the joined score is made of."""
@@ -126,12 +131,6 @@ class Gate:
         x = self._inputs(self._exact, rows)
         names = [member.name for member in self.manifest.members]
         return {name: member.score(x) for name, member in zip(names, self._exact.members, strict=True)}
-
-    @cached_property
-    def _levels(self) -> tuple[Float64, Float64]:
-        """Held-out positives' distinct scores and, one longer, the p-value below, between and above them."""
-        scores, counts = np.unique(self._conformal, return_counts=True)
-        return scores, (1.0 + np.concatenate(([0], np.cumsum(counts)))) / (1.0 + len(self._conformal))
 
     def _checked(self, features: Floats) -> tuple[Floats, Booleans]:
         size = self.manifest.features.size
@@ -154,22 +153,13 @@ class Gate:
         """Rows (n,) whose float32 score leaves probability or decision open."""
         margin = self._relative_error * (1.0 + np.abs(score))
         bounds = np.concatenate((score - margin, score + margin))
-        value = self._p_value(bounds) if self._calibrate is None else self._calibrate(bounds)
-        low, high = value.reshape(2, -1)
+        low, high = self._decisive(bounds).reshape(2, -1)
         doubtful = (low >= self.threshold) != (high >= self.threshold)
         doubtful |= (high - low > PROBABILITY_TOLERANCE) | (margin > SCORE_TOLERANCE)
         return np.asarray(doubtful | ~np.isfinite(score))
 
-    def _p_value(self, score: Float64) -> Float64:
-        scores, levels = self._levels
-        result: Float64 = levels[np.searchsorted(scores, score, side="right")]
-        return result
-
-    def _decide(self, score: Float64, finite: Booleans) -> GateScores:
-        probability = None if self._calibrate is None else self._calibrate(score)
-        p_value = self._p_value(score)
-        decisive = p_value if probability is None else probability
-        return GateScores(score, probability, p_value, (decisive >= self.threshold) & finite, finite)
+    def _decisive(self, score: Float64) -> Float64:
+        return conformal(score, self._held_out) if self._calibrate is None else self._calibrate(score)
 
     def _measure_error(self, arrays: Arrays) -> float:
         golden = arrays.get("golden.features")
@@ -179,6 +169,12 @@ class Gate:
         exact = self._score(self._exact, rows)
         error = np.abs(self._score(self._fast, rows) - exact) / (1.0 + np.abs(exact))
         return max(_ERROR_SAFETY * float(error.max()), 1e-9)
+
+
+def conformal(score: Float64, held_out: Float64) -> Float64:
+    """p-values (n,) in (0, 1] of ``score`` (n,) among the ascending ``held_out`` scores (m,) of positives."""
+    at_most = np.searchsorted(held_out, score, side="right").astype(np.float64)
+    return np.asarray((1.0 + at_most) / (1.0 + len(held_out)))
 
 
 def unit_rows(x: Floats) -> Floats:
@@ -214,7 +210,7 @@ def _held_out_scores(arrays: Arrays) -> Float64:
     scores = arrays.get("conformal.scores")
     if scores is None or scores.dtype != np.float64 or scores.ndim != 1 or not len(scores):
         raise GateError("array 'conformal.scores' must hold the held-out positives' scores (float64, one axis)")
-    return scores
+    return np.sort(scores)
 
 
 def _check_finite(arrays: Arrays) -> None:
