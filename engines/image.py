@@ -23,6 +23,7 @@ cv2.setNumThreads(1)
 UInt8 = npt.NDArray[np.uint8]
 
 _REDUCED = {2: cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 8: cv2.IMREAD_REDUCED_GRAYSCALE_8}
+_FLIP = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}  # by EXIF orientation; 1 left-right, 0 upside down, -1 both
 _EOI = b"\xff\xd9"
 _SOS = b"\xff\xda"
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
@@ -167,7 +168,7 @@ def _over_white(pixels: UInt8) -> UInt8:
     if pixels.ndim == 2:
         return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)  # type: ignore[return-value]
     if pixels.shape[2] == 3:
-        return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
+        return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)  # type: ignore[return-value]
     rgb: UInt8 = np.empty((*pixels.shape[:2], 3), np.uint8)
     rows = max(1, _STRIP_PIXELS // pixels.shape[1])
     for top in range(0, len(pixels), rows):  # in strips: the products are wider than the pixels
@@ -180,9 +181,7 @@ def _over_white(pixels: UInt8) -> UInt8:
 def _upright(pixels: UInt8, orientation: int) -> UInt8:
     """Undo the camera's turn: EXIF orientation 1 to 8 (CIPA DC-008, tag 0x0112)."""
     if orientation >= 5:
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return np.ascontiguousarray(pixels)
+        pixels = cv2.transpose(pixels)  # type: ignore[assignment]  # stubs know no dtype
+    if orientation in _FLIP:
+        pixels = cv2.flip(pixels, _FLIP[orientation])  # type: ignore[assignment]
+    return pixels

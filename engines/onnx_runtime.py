@@ -18,7 +18,7 @@ except ImportError as error:
     ) from error
 
 # Its own classes share no base but Exception; what has no class of its own comes as a RuntimeError.
-_ORT_ERRORS = (
+_ORT_ERRORS: tuple[type[Exception], ...] = (
     *(value for value in vars(ort_errors).values() if isinstance(value, type) and issubclass(value, Exception)),
     RuntimeError,
 )
