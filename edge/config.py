@@ -254,6 +254,8 @@ class DecodeConfig(Section):
     """threads: in the worker's process; isolated: in child processes, which a hostile picture may crash."""
     workers: Annotated[Whole, Field(ge=1, le=MAX_DECODERS)] | Literal["auto"] = "auto"
     """Decoders beside the engine, 1 to 64; auto: as many as this machine's cores allow."""
+    formats: Annotated[tuple[Literal["jpeg", "png", "webp"], ...], Field(min_length=1)] = ("jpeg", "png", "webp")
+    """Image formats that may come in, known by their first bytes; all else is an error verdict."""
 
     @field_validator("workers", mode="before")
     @classmethod
@@ -311,8 +313,10 @@ class Config(Section):
     skip_unchanged: Annotated[bool, Field(strict=True)] = False
     """true: an unchanged frame of a static camera reuses the camera's last verdict and costs no inference."""
     publish: PublishConfig = PublishConfig()
-    """What is published beside the verdicts."""
-    cameras: dict[CameraName, CameraConfig] = Field(default_factory=dict)
+    """What is published beside the verdicts: species, snapshot."""
+    cameras: dict[CameraName, CameraConfig] = Field(
+        default_factory=dict, json_schema_extra={"additionalProperties": False}
+    )
     """Cameras that differ from the rest, by name (letters, digits, _ and -, at most 64, not starting with _)."""
     status: StatusConfig | None = StatusConfig()
     """The status page; null: none."""

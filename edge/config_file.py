@@ -28,6 +28,7 @@ MAX_PASSWORD_BYTES = 4096
 ENV_PREFIX = "EDGE_"
 SCHEMA_ID = "https://json-schema.org/draft/2020-12/schema"
 
+_LAST = 1 << 31  # variables are reported after the file's lines
 KeyPath = tuple[str, ...]
 log = logging.getLogger(__name__)
 
@@ -98,9 +99,12 @@ class _Source:
         """A fault at ``path`` or, when that is not written anywhere, at the nearest section that is."""
         for length in range(len(path), -1, -1):
             if path[:length] in self.variables:
-                return _Fault(1 << 31, f"{self.variables[path[:length]]}: {text}")
+                return _Fault(_LAST, f"{self.variables[path[:length]]}: {text}")
             if path[:length] in self.lines:
                 return self.at(self.lines[path[:length]], text)
+            below = [name for key, name in self.variables.items() if length and key[:length] == path[:length]]
+            if below:
+                return _Fault(_LAST, f"{below[0]}: {text}")
         return _Fault(0, text)
 
     def at(self, line: int, text: str) -> _Fault:
@@ -206,7 +210,7 @@ def _apply_environment(data: dict[str, Any], environ: Mapping[str, str], source:
         path = _path_of(name)
         problem = _unknown_variable(name, path)
         if problem is not None:
-            source.faults.append(_Fault(1 << 31, f"{name}: {problem}"))
+            source.faults.append(_Fault(_LAST, f"{name}: {problem}"))
         elif path in _KEYS or path[:1] == ("cameras",):
             _override(data, path, name, environ[name], source)
 
@@ -217,7 +221,7 @@ def _override(data: dict[str, Any], path: KeyPath, name: str, text: str, source:
     except yaml.YAMLError as error:
         value = text if _is_text(path) else None
         if value is None:
-            source.faults.append(_Fault(1 << 31, f"{name}: {_syntax_fault(error)}"))
+            source.faults.append(_Fault(_LAST, f"{name}: {_syntax_fault(error)}"))
             return
     if value is not None and _is_text(path):
         value = text

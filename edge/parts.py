@@ -83,7 +83,7 @@ def load_parts(config: Config) -> Parts:
         features=features.spec.input,
         minimum=(max(i.height for i in inputs), max(i.width for i in inputs)),
         max_bytes=config.mailbox.max_frame_bytes,
-        limits=ImageLimits(),
+        limits=ImageLimits(formats=config.decode.formats),
     )
     return Parts(cascade, decoder, features, species, gate)
 
