@@ -34,8 +34,9 @@ _THINGS: dict[str, Callable[[Canvas, np.random.Generator], None]] = {
 KINDS: tuple[str, ...] = (*SPECIES, "eagle", *_THINGS, "wallpaper", "perch")
 """Everything that is drawn; those in ``SPECIES`` are positive."""
 
-_VISITOR_SHARES = {"wallpaper": 0.3, "elephant": 0.5, "face": 0.7}
-_PARROT_SHARE = 0.55
+_ROUND = (*SPECIES, *SPECIES, *(kind for kind in KINDS if kind not in SPECIES and kind != "perch"))
+"""The visitors of one round, which each camera mixes anew: parrots come twice."""
+
 _MOVING_SHARE = 0.4  # of the frames; between them a visitor holds still, and the scene need not be drawn again
 _RESTLESS = ("aeroplane",)
 _OFF_THE_PERCH = ("aeroplane", "face")
@@ -89,6 +90,7 @@ class Simulator:
         where = camera if camera in PLACES else PLACES[int(self._rng.integers(len(PLACES)))]
         self._place = paint_place(where, self._rng, width, height)
         self._sensor: Sensor = any_sensor(self._rng, self._place.infrared)
+        self._waiting: list[str] = []
         self._show(_new_visit("perch", self._rng, height))
         self._frames_left = int(self._rng.integers(2, 8))
 
@@ -106,19 +108,16 @@ class Simulator:
 
     def _change_visitor(self) -> None:
         leaves = self._visit.kind != "perch"
-        self._show(_new_visit("perch" if leaves else _any_visitor(self._rng), self._rng, self._place.picture.shape[0]))
+        self._show(_new_visit("perch" if leaves else self._next_visitor(), self._rng, self._place.picture.shape[0]))
         self._frames_left = int(self._rng.integers(4, 14) if leaves else self._rng.integers(14, 40))
+
+    def _next_visitor(self) -> str:
+        if not self._waiting:
+            self._waiting = [_ROUND[i] for i in self._rng.permutation(len(_ROUND))]
+        return self._waiting.pop()
 
     def _show(self, visit: _Visit) -> None:
         self._visit, self._scene = visit, _compose(self._place, visit)
-
-
-def _any_visitor(rng: np.random.Generator) -> str:
-    if rng.random() < _PARROT_SHARE:
-        return list(SPECIES)[int(rng.integers(len(SPECIES)))]
-    others = [kind for kind in KINDS if kind not in SPECIES and kind != "perch"]
-    weights = np.array([_VISITOR_SHARES.get(kind, 1.0) for kind in others])
-    return others[int(rng.choice(len(others), p=weights / weights.sum()))]
 
 
 def _new_visit(kind: str, rng: np.random.Generator, height: int) -> _Visit:
