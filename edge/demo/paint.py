@@ -130,7 +130,7 @@ class Canvas:
         if box is None:
             return self
         tile = self.pixels[box]
-        small = cv2.resize(tile[..., 3], (32, 32), interpolation=cv2.INTER_AREA)
+        small = cv2.resize(cv2.extractChannel(tile, 3), (32, 32), interpolation=cv2.INTER_AREA)
         padded = cv2.copyMakeBorder(small, 6, 6, 6, 6, cv2.BORDER_CONSTANT, value=0.0)
         depth = cv2.blur(cv2.blur(padded, (9, 9)), (9, 9)).astype(np.float32) / 255
         slope_x, slope_y = depth[6:-6, 7:-5] - depth[6:-6, 5:-7], depth[7:-5, 6:-6] - depth[5:-7, 6:-6]
@@ -139,7 +139,7 @@ class Canvas:
         field = cv2.resize(coarse, (tile.shape[1], tile.shape[0]), interpolation=cv2.INTER_LINEAR)
         factors = cv2.merge([field, field, field, np.full_like(field, _SHADE_ONE)])
         shaded = cv2.multiply(tile, factors, scale=1 / _SHADE_ONE)
-        tile[...] = cv2.min(shaded, cv2.merge([shaded[..., 3]] * 4))
+        tile[...] = cv2.min(shaded, cv2.merge([cv2.extractChannel(shaded, 3)] * 4))
         return self
 
     def add(self, above: Canvas) -> None:
@@ -191,10 +191,10 @@ def place(
 
 
 def _over(above: UInt8, below: UInt8) -> UInt8:
-    channels = below.shape[2]
-    cover = cv2.bitwise_not(cv2.merge([above[..., 3]] * channels))
-    kept = cv2.multiply(below, cover, scale=1 / 255)
-    return np.asarray(cv2.add(kept, np.ascontiguousarray(above[..., :channels])), dtype=np.uint8)
+    cover = cv2.bitwise_not(cv2.extractChannel(above, 3))
+    opaque = below.shape[2] == 3
+    kept = cv2.multiply(below, cv2.merge([cover] * below.shape[2]), scale=1 / 255)
+    return np.asarray(cv2.add(kept, cv2.cvtColor(above, cv2.COLOR_RGBA2RGB) if opaque else above), dtype=np.uint8)
 
 
 def _rotation(angle: float) -> Points:
