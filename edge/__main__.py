@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from edge.process import prepare_process
-from engines.console import run_app, stdout
+from engines.console import run_app, stderr, stdout
 
 app = typer.Typer(
     help="Frames in over MQTT, verdicts out: the worker beside the cameras.",
@@ -23,6 +24,12 @@ app.add_typer(schema, name="schema")
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The worker's YAML file.")]
 LogOption = Annotated[str, typer.Option("--log", help="Form of the log on stderr: text or json.", metavar="text|json")]
 UrlOption = Annotated[str, typer.Option("--url", help="The broker: mqtt://host[:port] or mqtts://host[:port].")]
+PrefixOption = Annotated[str, typer.Option(help="Topic prefix of the cameras.")]
+UsernameOption = Annotated[str | None, typer.Option(help="User name at the broker.")]
+PasswordOption = Annotated[Path | None, typer.Option(help="File that holds the password.")]
+CaOption = Annotated[Path | None, typer.Option(help="PEM file of the authority that signed the broker's certificate.")]
+VersionOption = Annotated[str, typer.Option("--mqtt", help="MQTT version: 5 or 3.1.1.")]
+DEFAULT_URL = "mqtt://localhost:1883"
 
 
 @app.callback()
@@ -49,6 +56,110 @@ def run(config: ConfigOption, log: LogOption = "text") -> None:
 
     _logging(log)
     Worker(load_config(config)).run()
+
+
+@app.command()
+def demo(
+    seconds: Annotated[float, typer.Option("--for", min=0, help="Seconds to run; 0: until interrupted.")] = 0,
+    cameras: Annotated[int, typer.Option(min=1, max=100, help="Simulated cameras.")] = 4,
+    fps: Annotated[float, typer.Option(min=0.1, max=60, help="Frames a second for each camera.")] = 4,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Of the status page; else 8088 or a free one.")
+    ] = None,
+    log: LogOption = "text",
+) -> None:
+    """Broker, simulated cameras, worker and status page in one: no network, no GPU, no files needed."""
+    from edge.demo.run import run_demo
+
+    _logging(log)
+    run_demo(seconds, cameras, fps, port)
+
+
+@app.command()
+def check(
+    config: ConfigOption,
+    pin: Annotated[
+        bool, typer.Option("--pin", help="Print the artifacts' hashes to pin in the configuration.")
+    ] = False,
+) -> None:
+    """Try everything the worker needs and say what to mend; ends with 0, 75 or 78 as `edge run` would."""
+    from edge.check import check as examine
+    from edge.check import pins
+    from edge.config_file import load_config
+
+    if pin:
+        for section, digest in pins(load_config(config)).items():
+            stdout.print(f"{section}: {{sha256: {digest}}}", soft_wrap=True)
+        return
+    worst = 0
+    for finding in examine(config):
+        mark = "[red]FAIL[/]" if finding.exit_code else "[yellow]warn[/]" if finding.warning else "[green]ok[/]  "
+        stdout.print(f"{mark} [bold]{finding.stage:<10}[/] {escape(finding.sentence)}", soft_wrap=True)
+        worst = max(worst, finding.exit_code)
+    raise typer.Exit(worst)
+
+
+@app.command()
+def publish(
+    source: Annotated[str, typer.Argument(help="A folder, a picture, a video, rtsp://…, or a webcam's number.")],
+    camera: Annotated[str, typer.Option(help="The camera's name, as in <prefix>/<camera>/frame.")],
+    fps: Annotated[
+        float | None, typer.Option(min=0.01, max=1000, help="Frames a second; else the video's own.")
+    ] = None,
+    loop: Annotated[bool, typer.Option("--loop", help="Begin again at the end (folders and files).")] = False,
+    url: UrlOption = DEFAULT_URL,
+    prefix: PrefixOption = "cameras",
+    username: UsernameOption = None,
+    password_file: PasswordOption = None,
+    ca_file: CaOption = None,
+    version: VersionOption = "5",
+) -> None:
+    """Be a camera: publish pictures as frames, each one until the broker has confirmed it."""
+    from edge.publish import Publisher
+    from edge.reach import settings_for, unique_client_id
+    from edge.sources import native_fps, open_source
+    from edge.wire import Topics
+
+    settings = settings_for(
+        url,
+        client_id=unique_client_id(f"publish-{camera}"),
+        username=username,
+        password_file=password_file,
+        ca_file=ca_file,
+        version=version,
+    )
+    topic = Topics(prefix, "publish").of_camera(camera, "frame")
+    publisher = Publisher(settings, topic, open_source(source, loop), fps or native_fps(source) or 1.0)
+    with stderr.status(f"publishing {source} to {topic}"):
+        sent = publisher.run()
+    stdout.print(f"{sent.frames} frames to {topic} in {sent.seconds:.1f} s; {sent.refused} refused by the broker")
+    if sent.refused:
+        raise typer.Exit(1)
+
+
+@app.command()
+def watch(
+    url: UrlOption = DEFAULT_URL,
+    prefix: PrefixOption = "cameras",
+    seconds: Annotated[float, typer.Option("--for", min=0, help="Seconds to watch; 0: until interrupted.")] = 0,
+    username: UsernameOption = None,
+    password_file: PasswordOption = None,
+    ca_file: CaOption = None,
+    version: VersionOption = "5",
+) -> None:
+    """Verdicts as they come, as a live table; a line each when the output is no terminal."""
+    from edge.reach import settings_for, unique_client_id
+    from edge.watch import Watcher
+
+    settings = settings_for(
+        url,
+        client_id=unique_client_id("watch"),
+        username=username,
+        password_file=password_file,
+        ca_file=ca_file,
+        version=version,
+    )
+    Watcher(settings, prefix, stdout, seconds or None).run()
 
 
 @schema.command("config")

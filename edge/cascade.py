@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.gate import Gate, GateScores
+from edge.gate_math import Float64
 from edge.records import Float32, Frame, Outcome, Species, Verdict
 from edge.verdict import verdict_id
 from engines import Engine, prepare_input
@@ -118,7 +119,8 @@ class Cascade:
         scores = self.gate.judge(features)
         gated = self._clock()
         stages = {"features": 1000 * (embedded - began), "gate": 1000 * (gated - embedded)}
-        verdicts = [self._decide(frame, scores, row, stages) for row, frame in enumerate(frames)]
+        p_values = scores.p_value
+        verdicts = [self._decide(frame, scores, p_values, row, stages) for row, frame in enumerate(frames)]
         return self._name_species(frames, verdicts)
 
     def embed(self, batch: npt.NDArray[Any]) -> Float32:
@@ -134,17 +136,20 @@ class Cascade:
             batch if view == "full" else np.ascontiguousarray(np.flip(batch, width_axis)) for view in self.gate.views
         ]
 
-    def _decide(self, frame: Frame, scores: GateScores, row: int, stages: dict[str, float]) -> Verdict:
+    def _decide(
+        self, frame: Frame, scores: GateScores, p_values: Float64, row: int, stages: dict[str, float]
+    ) -> Verdict:
         if not scores.finite[row]:
             return self._verdict(frame, Outcome.ERROR, stages, error="the features or the gate's score are not finite")
         limits = self._limits.get(frame.raw.camera, self._limits[None])
         answer = _Answer(
             probability=None if scores.probability is None else float(scores.probability[row]),
-            p_value=float(scores.p_value[row]),
+            p_value=float(p_values[row]),
             threshold=limits.threshold,
             score=float(scores.score[row]),
         )
-        return self._verdict(frame, limits.outcome(float(scores.decisive[row])), stages, answer)
+        decisive = float(p_values[row]) if answer.probability is None else answer.probability
+        return self._verdict(frame, limits.outcome(decisive), stages, answer)
 
     def _name_species(self, frames: list[Frame], verdicts: list[Verdict]) -> list[Verdict]:
         rows = [row for row, verdict in enumerate(verdicts) if verdict.verdict is Outcome.POSITIVE]

@@ -190,11 +190,12 @@ class Courier:
         elif outgoing.kind == "verdict":
             self._health.published()
 
-    def link_turn(self) -> None:
+    def link_turn(self) -> float | None:
         self._health.beat("link")
         self._send_acks()
         self._send_publications()
         self._watch_canary()
+        return None
 
     # -- inside ------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ import selectors
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -98,8 +98,11 @@ class LinkHandler(Protocol):
     def link_confirmed(self, mid: int, failure: str | None) -> None:
         """The PUBACK of a publication came; ``failure`` is the broker's reason if it refused it."""
 
-    def link_turn(self) -> None:
-        """One turn of the loop: time to publish and acknowledge."""
+    def link_turn(self) -> float | None:
+        """One turn of the loop: time to publish and acknowledge.
+
+        Returns how many seconds the loop may sleep at most when nothing happens; None leaves it to the link.
+        """
 
 
 class Link:
@@ -124,6 +127,7 @@ class Link:
         self.settings = settings
         self.receive_maximum = settings.receive_maximum
         self.connected = False
+        self._answered = False
         self._handler = handler
         self._subscriptions = subscriptions
         self._jitter = jitter
@@ -133,6 +137,7 @@ class Link:
         self._attempt = 0
         self._refusal: str | None = None
         self._subscribing: dict[int, tuple[str, ...]] = {}
+        self._sleep_s = TURN_S
         self._waker, self._wakes = socket.socketpair()
         self._waker.setblocking(False)
         self._wakes.setblocking(False)
@@ -182,6 +187,7 @@ class Link:
         """
         self._client.drop_out_messages()
         self._refusal = None
+        self._answered = False
         self._subscribing.clear()
         settings = self.settings
         options: dict[str, Any] = {}
@@ -198,9 +204,15 @@ class Link:
         except (OSError, ValueError) as exc:
             raise LinkError(f"{self._where} does not answer: {exc}") from exc
 
-    def publish(self, topic: str, payload: bytes, retain: bool = False, qos: int = 1) -> int | None:
-        """Hand one publication to the connection; returns its packet identifier, None when it was not taken."""
-        info = self._client.publish(topic, payload, qos=qos, retain=retain)
+    def publish(
+        self, topic: str, payload: bytes, retain: bool = False, properties: Mapping[str, str] | None = None
+    ) -> int | None:
+        """Hand one QoS 1 publication to the connection; returns its packet identifier, None when it was not taken.
+
+        ``properties`` become MQTT 5 user properties; a 3.1.1 connection leaves them out.
+        """
+        extra = _user_properties(properties) if properties and self.settings.version == 5 else None
+        info = self._client.publish(topic, payload, qos=1, retain=retain, properties=extra)
         return info.mid if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
 
     def acknowledge(self, mid: int) -> None:
@@ -278,13 +290,16 @@ class Link:
                     raise LinkError(f"{self._where} accepted the connection but sent no CONNACK: is it an MQTT broker?")
         if self._refusal is not None:
             raise LinkRefused(self._refusal)
+        if not self._answered and not self._stopping:
+            wants = "a client certificate (cert_file, key_file)" if self.settings.tls else "TLS (mqtts://)"
+            raise LinkError(f"{self._where} closed the connection before it answered: does it want {wants}?")
 
     def _turn(self, selector: selectors.BaseSelector, sock: Any) -> None:
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._client.want_write() else 0)
         if selector.get_key(sock).events != events:
             selector.modify(sock, events)
         pending = getattr(sock, "pending", None)  # bytes that TLS holds do not wake a selector
-        ready = {key.fileobj for key, _ in selector.select(0 if pending is not None and pending() else TURN_S)}
+        ready = {key.fileobj for key, _ in selector.select(0 if pending is not None and pending() else self._sleep_s)}
         if self._wakes in ready:
             self._wakes.recv(4096)
         if sock in ready or (pending is not None and pending()):
@@ -293,7 +308,7 @@ class Link:
             self._client.loop_write()
         if self._client.socket() is sock:
             self._client.loop_misc()
-        self._handler.link_turn()
+        self._sleep_s = _bounded(self._handler.link_turn())
 
     def _pause(self) -> None:
         """Sleep before the next attempt: full jitter over a range that doubles, so that no herd comes back at once."""
@@ -318,6 +333,7 @@ class Link:
     # -- paho's callbacks --------------------------------------------------------------------------------------
 
     def _on_connect(self, _c: mqtt.Client, _u: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
+        self._answered = True
         if reason.is_failure:
             self._note_refusal(reason)
             return
@@ -363,6 +379,16 @@ class Link:
 
     def _on_publish(self, _c: mqtt.Client, _u: Any, mid: int, reason: ReasonCode, _p: Any) -> None:
         self._handler.link_confirmed(mid, str(reason) if reason.is_failure else None)
+
+
+def _bounded(sleep_s: float | None) -> float:
+    return TURN_S if sleep_s is None else min(TURN_S, max(0.0, sleep_s))
+
+
+def _user_properties(pairs: Mapping[str, str]) -> Properties:
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    properties.UserProperty = list(pairs.items())
+    return properties
 
 
 def _subscribe_options(settings: LinkSettings) -> Any:

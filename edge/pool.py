@@ -6,6 +6,8 @@ that under load the frames wait in the mailbox, where a newer one may still repl
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections import deque
@@ -132,3 +134,15 @@ class Intake:
             slot = _Slot(raw)
             self._slots.append(slot)
             return slot
+
+
+def spawn(name: str, target: Callable[[], object]) -> threading.Thread:
+    """Run ``target`` in a daemon thread called ``name``; for the demo's cameras and the benchmark."""
+    thread = threading.Thread(target=target, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def start_module(module: str, *arguments: str) -> subprocess.Popen[bytes]:
+    """Run ``python -m module arguments…`` as a child; the caller ends it."""
+    return subprocess.Popen([sys.executable, "-m", module, *arguments], stdin=subprocess.DEVNULL)
