@@ -104,7 +104,7 @@ def bench_report(engine: Engine, threads: int, rows: list[BenchRow]) -> dict[str
         "device": engine.device,
         "threads": threads,
         "batches": [{name: round(value, 3) for name, value in asdict(row).items()} for row in rows],
-        "peak_rss_mib": round(peak_rss_mib(), 1),
+        "peak_rss_mib": round(peak_rss_mib(), 3),
     }
 
 
