@@ -162,6 +162,41 @@ def watch(
     Watcher(settings, prefix, stdout, seconds or None).run()
 
 
+@app.command()
+def bench(
+    config: ConfigOption,
+    images: Annotated[Path | None, typer.Option(help="Folder of JPEGs to send; else 1920x1080 ones are drawn.")] = None,
+    cameras: Annotated[int, typer.Option(min=1, max=256, help="Simulated cameras.")] = 8,
+    seconds: Annotated[float, typer.Option("--for", min=10, help="Seconds to measure.")] = 60,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """The whole path through a real broker, a bare loop without one, and the engine alone, interleaved in one run."""
+    import dataclasses
+
+    from edge.bench import run_bench
+    from edge.config_file import load_config
+
+    with stderr.status("measuring") as status:
+        report = run_bench(load_config(config), images, cameras, seconds, lambda text: status.update(text))
+    if as_json:
+        stdout.print_json(json.dumps(dataclasses.asdict(report)))
+        return
+    stdout.print(f"path    {report.path_fps:8.1f} frames/s   through broker, decode, cascade and verdict")
+    stdout.print(
+        f"loop    {report.loop_fps:8.1f} frames/s   decode, cascade; no broker     path / loop {report.ratio:.3f}"
+    )
+    stdout.print(
+        f"engine  {report.engine_fps:8.1f} rows/s     feature engine alone           "
+        f"path / engine {report.path_fps / report.engine_fps:.3f}"
+    )
+    stdout.print(
+        f"latency p50 {report.latency_ms['p50']:.0f} ms, p99 {report.latency_ms['p99']:.0f} ms under full load"
+    )
+    stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in report.stages_ms.items())
+    stdout.print(f"medians, ms: {stages}; {report.inferences} inferences for {report.frames} frames")
+    stdout.print(f"peak resident memory {report.rss_mib:.0f} MiB")
+
+
 @schema.command("config")
 def schema_config() -> None:
     """The configuration file's schema."""

@@ -13,6 +13,7 @@ import logging
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from types import FrameType
 
@@ -40,6 +41,7 @@ IDLE_S = 0.25  # how long an idle engine thread sleeps before it looks at the cl
 DRAIN_S = 3.5  # how long a stop waits for the broker to confirm what was judged
 ENGINE_FAILURES = 3  # in a row, before the process gives up and asks to be restarted
 SNAPSHOT_EVERY_S = 1.0  # per camera
+LATENCIES_KEPT = 4096
 
 
 class Worker:
@@ -61,6 +63,8 @@ class Worker:
         self._threads: list[threading.Thread] = []
         self._unchanged = Unchanged() if config.skip_unchanged else None
         self._snapshots: dict[str, float] = {}
+        self._latencies: deque[float] = deque(maxlen=LATENCIES_KEPT)
+        self.inferences = 0
         self._server: StatusServer | None = None
         self._parts: Parts | None = None
 
@@ -68,6 +72,10 @@ class Worker:
     def url(self) -> str | None:
         """Where the status page is, once started."""
         return self._server.url if self._server is not None else None
+
+    def latencies_ms(self) -> list[float]:
+        """Milliseconds from receipt to judgement of the latest frames."""
+        return list(self._latencies)
 
     # -- life --------------------------------------------------------------------------------------------------
 
@@ -192,6 +200,8 @@ class Worker:
 
     def _judge(self, frames: list[Frame]) -> None:
         for frame, verdict in zip(frames, self._verdicts(frames), strict=True):
+            self.inferences += "features" in verdict.latency_ms
+            self._latencies.append(verdict.latency_ms["total"])
             self._publish(frame, verdict)
 
     def _judge_one_by_one(self, frames: list[Frame], error: EngineRunError) -> None:
