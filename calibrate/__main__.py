@@ -1,0 +1,125 @@
+"""``calibrate``: make a gate from folders of pictures, score pictures with it, measure it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from calibrate.bench_gate import bench_gate, timings_table
+from calibrate.extract import parse_views
+from calibrate.figures import figures_table
+from calibrate.fit import FitOptions, fit_gate
+from calibrate.gather import gather
+from calibrate.recipes import make_recipe
+from calibrate.score import score_pictures
+from edge.gate_file import load_gate, save_gate
+from edge.gate_manifest import GateManifest
+from engines import UsageError, open_engine
+from engines.base import Device
+from engines.console import run_app, stderr, stdout
+
+log = logging.getLogger(__name__)
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="From folders of pictures to a gate file.")
+
+Model = Annotated[Path, typer.Option("--model", help="feature model with its manifest beside it")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")]
+Threads = Annotated[int | None, typer.Option("--threads", help="threads inside one inference; default: every core")]
+
+
+@app.command()
+def fit(
+    model: Model,
+    positives: Annotated[Path, typer.Option(help="folder of pictures to accept; sub folders are kinds")],
+    out: Annotated[Path, typer.Option(help="gate file to write")],
+    negatives: Annotated[
+        list[Path] | None, typer.Option(help="folder of pictures to refuse; repeatable; sub folders are families")
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="robust or seed")] = "robust",
+    report: Annotated[Path | None, typer.Option(help="folder for gate.json: what was fitted and how well")] = None,
+    views: Annotated[str, typer.Option(help="views to average: full or full,hflip (doubles inference)")] = "full",
+    components: Annotated[int | None, typer.Option(help="PCA components (seed, or robust with ppca)")] = None,
+    covariance: Annotated[
+        str | None,
+        typer.Option(help="robust: ledoit-wolf (default) or ppca; seed: spherical (default), diag, tied or full"),
+    ] = None,
+    threshold: Annotated[float | None, typer.Option(help="default: probability 0.5; without negatives p 0.05")] = None,
+    seed: Annotated[int, typer.Option(help="same pictures and seed, same file")] = 0,
+    device: DeviceOption = "auto",
+    threads: Threads = None,
+) -> None:
+    """Fit a gate on pictures and write it, with what it achieves on pictures it was not fitted on."""
+    chosen = make_recipe(recipe, components, covariance, seed)
+    options = FitOptions(parse_views(views), threshold, seed)
+    if not out.parent.is_dir():
+        raise UsageError(f"{out.parent}: no such folder for the gate file; make it first")
+    with open_engine(model, cast(Device, device), threads=threads) as engine:
+        samples = gather(engine, positives, negatives or [], options.views, normalise=chosen.normalise)
+        fitted = fit_gate(samples, engine.spec, chosen, options)
+        save_gate(out, fitted.manifest, fitted.arrays)
+        gate = load_gate(out, features=engine.spec)
+    stderr.print(figures_table(gate.manifest))
+    stderr.print(f"{out}: {gate.name}, {out.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
+    if report is not None:
+        _write_report(report, gate.manifest, gate.name)
+
+
+@app.command()
+def score(
+    paths: Annotated[list[Path], typer.Argument(help="pictures, or folders of them", metavar="PATH…")],
+    gate: Annotated[Path, typer.Option(help="gate file")],
+    model: Model,
+    device: DeviceOption = "auto",
+    threads: Threads = None,
+) -> None:
+    """Score pictures: CSV on stdout with path, score, probability, accepted."""
+    with open_engine(model, cast(Device, device), threads=threads) as engine:
+        loaded = load_gate(gate, features=engine.spec)
+        for path, reason in score_pictures(loaded, engine, paths, sys.stdout).items():
+            log.warning("%s: %s", path, reason)
+
+
+@app.command("bench-gate")
+def bench_gate_command(
+    batch: Annotated[str, typer.Option(help="batch sizes, separated by commas")] = "1,8,64",
+    rounds: Annotated[int, typer.Option(min=1, help="calls of each side for each batch size, in turns")] = 300,
+    seed: Annotated[int, typer.Option(help="of the random features")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="print a JSON list on stdout")] = False,
+) -> None:
+    """Time the numpy gate against the scikit-learn chain it replaces, in turns."""
+    try:
+        batches = [int(part) for part in batch.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--batch wants whole numbers separated by commas, as 1,8,64, not {batch!r}") from error
+    if min(batches) < 1:
+        raise UsageError(f"--batch wants sizes of at least 1, not {batch!r}")
+    timings = bench_gate(batches, rounds, seed)
+    if as_json:
+        typer.echo(json.dumps([{**asdict(timing), "ratio": timing.ratio} for timing in timings], indent=2))
+    else:
+        stdout.print(timings_table(timings))
+
+
+def _write_report(folder: Path, manifest: GateManifest, name: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"gate": name, **manifest.model_dump(mode="json")}, indent=2, sort_keys=True)
+        (folder / "gate.json").write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{folder}: the report cannot be written ({error.strerror})") from error
+
+
+def main() -> None:
+    """Entry point of the ``calibrate`` command."""
+    logging.basicConfig(level=logging.INFO, format="calibrate: %(message)s")
+    run_app(app, "calibrate")
+
+
+if __name__ == "__main__":
+    main()

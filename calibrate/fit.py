@@ -1,0 +1,231 @@
+"""From samples to a gate: members, held-out scores, join, calibration, honest figures, golden rows."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy
+import sklearn
+from threadpoolctl import threadpool_limits
+
+from calibrate.calibrators import Calibration, Kind, choose_kind, fit_calibrator
+from calibrate.folds import Split, split
+from calibrate.metrics import measure
+from calibrate.recipes import Recipe, wants_discriminative
+from calibrate.samples import Booleans, Float64, Samples
+from edge.gate import conformal, unit_rows
+from edge.gate_calibration import build_join
+from edge.gate_manifest import FORMAT, GOLDEN_ROWS, Decision, FeatureModel, GateManifest, Training
+from edge.gate_math import Floats
+from engines import ModelSpec, UsageError
+
+log = logging.getLogger(__name__)
+
+MIN_POSITIVES = 10
+MIN_CALIBRATION = 5  # negatives below which no probability can be learnt
+P_VALUE_THRESHOLD = 0.05
+PROBABILITY_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class FitOptions:
+    """What the user may choose; ``threshold`` None means 0.5 on the probability, 0.05 on the p-value."""
+
+    views: tuple[str, ...] = ("full",)
+    threshold: float | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FittedGate:
+    """What :func:`edge.gate_file.save_gate` takes."""
+
+    manifest: GateManifest
+    arrays: dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class _HeldOut:
+    """Held-out pictures' numbers: each member's score (m, n), the joined score (n,), and what decides (n,), where
+    join and calibrator of a fold's pictures come from the other folds."""
+
+    members: Float64
+    score: Float64
+    probability: Float64 | None
+    decisive: Float64
+
+
+def fit_gate(samples: Samples, model: ModelSpec, recipe: Recipe, options: FitOptions) -> FittedGate:
+    """Fit ``recipe`` on ``samples``, whose features are those of ``model``, its views already joined.
+
+    Raises:
+        UsageError: the samples cannot give the gate that was asked for.
+    """
+    samples = _with_enough_negatives(samples)
+    _check(samples, recipe, options)
+    seen = samples.with_features(_as_the_gate_sees(samples.features, normalise=recipe.normalise))
+    # One thread: sums over threads come in any order, and the same pictures must give the same bytes.
+    with threadpool_limits(limits=1):
+        return _fit(samples, seen, model, recipe, options)
+
+
+def _fit(original: Samples, samples: Samples, model: ModelSpec, recipe: Recipe, options: FitOptions) -> FittedGate:
+    discriminative = wants_discriminative(recipe, samples)
+    folds = split(samples, options.seed)
+    log.info("held-out scores from %s", folds.description)
+    members = recipe.fit(samples, discriminative=discriminative)
+    held_out, join_arrays, calibration = _hold_out(samples, recipe, folds, discriminative)
+    decision = _decision(calibration, options)
+    accepted = held_out.decisive >= decision.threshold
+    figures = measure(samples, held_out.score, accepted, held_out.probability, options.seed)
+    manifest = GateManifest(
+        format=FORMAT,
+        name=f"{_positive_name(samples)}-{recipe.name}",
+        recipe=recipe.name,
+        positive=_positive_name(samples),
+        features=FeatureModel(name=model.name, origin=model.origin, size=model.output.size, input=model.input),
+        views=options.views,
+        normalise=recipe.normalise,
+        members=tuple(fitted.member for fitted in members),
+        join="single" if len(members) == 1 else "clipped_sum",
+        calibration="none" if calibration is None else calibration.kind,
+        decision=decision,
+        training=_training(samples, folds, options.seed),
+        metrics=figures,
+        options=dict(recipe.options(samples)),
+        versions={"python": platform.python_version(), **{m.__name__: m.__version__ for m in (np, scipy, sklearn)}},
+    )
+    arrays: dict[str, npt.NDArray[Any]] = {
+        f"{fitted.member.name}.{key}": array for fitted in members for key, array in fitted.arrays.items()
+    }
+    arrays |= join_arrays | (calibration.arrays if calibration else {})
+    arrays["conformal.scores"] = np.sort(held_out.score[samples.positive])
+    arrays["golden.features"] = original.features[_golden_rows(held_out.score)].astype(np.float32)
+    return FittedGate(manifest, arrays)
+
+
+def _as_the_gate_sees(features: Floats, *, normalise: bool) -> Float64:
+    wide = features.astype(np.float64)
+    return unit_rows(wide).astype(np.float64, copy=False) if normalise else wide
+
+
+def _with_enough_negatives(samples: Samples) -> Samples:
+    if 0 < samples.negatives < MIN_CALIBRATION:
+        log.warning("only %d negatives: too few to learn a probability from, so they are left out", samples.negatives)
+        return samples.take(samples.positive)
+    return samples
+
+
+def _check(samples: Samples, recipe: Recipe, options: FitOptions) -> None:
+    if samples.positives < MIN_POSITIVES:
+        raise UsageError(
+            f"{samples.positives} readable, different positives are too few for a gate: "
+            f"at least {MIN_POSITIVES}, better 200"
+        )
+    recipe.check(samples)
+    if options.threshold is not None and not 0.0 < options.threshold < 1.0:
+        raise UsageError(f"--threshold must lie between 0 and 1, not {options.threshold}")
+    alpha = options.threshold or P_VALUE_THRESHOLD
+    if not samples.negatives and alpha * (samples.positives + 1) < 1.0:
+        raise UsageError(
+            f"without negatives a p-value decides, and {samples.positives} positives know none below "
+            f"{1.0 / (samples.positives + 1):.3f}: a threshold of {alpha:g} would accept everything; give at least "
+            f"{int(np.ceil(1.0 / alpha)) - 1} positives, or negatives, or a higher --threshold"
+        )
+
+
+def _hold_out(
+    samples: Samples, recipe: Recipe, folds: Split, discriminative: bool
+) -> tuple[_HeldOut, dict[str, Float64], Calibration | None]:
+    scores, forgives = _member_scores(samples, recipe, folds, discriminative)
+    join_arrays = _fit_join(scores, samples.positive, forgives)
+    score = _join(scores, join_arrays)
+    if not samples.negatives:
+        log.warning("no negatives: no probability can be learnt; a conformal p-value decides")
+        p_value = _cross_p_values(score, folds)
+        return _HeldOut(scores, score, None, p_value), join_arrays, None
+    kind = choose_kind(score, samples.positive, folds.fold)
+    probability = _cross_probability(scores, samples.positive, forgives, folds, kind)
+    calibration = fit_calibrator(kind, score, samples.positive)
+    return _HeldOut(scores, score, probability, probability), join_arrays, calibration
+
+
+def _member_scores(samples: Samples, recipe: Recipe, folds: Split, discriminative: bool) -> tuple[Float64, list[float]]:
+    """Scores (m, n) of every picture by members that did not see its fold."""
+    columns = [recipe.fit(samples.take(folds.fold != f), discriminative=discriminative) for f in range(folds.count)]
+    scores = np.empty((len(columns[0]), len(samples.positive)))
+    for fold, members in enumerate(columns):
+        rows = folds.fold == fold
+        for j, fitted in enumerate(members):
+            scores[j, rows] = fitted.score(samples.features[rows])
+    return scores, [fitted.forgives for fitted in columns[0]]
+
+
+def _fit_join(scores: Float64, positive: Booleans, forgives: Sequence[float]) -> dict[str, Float64]:
+    """Centre and scale of each member from held-out positives; nothing for one member alone."""
+    if len(scores) == 1:
+        return {}
+    held_out = scores[:, positive]
+    centre = np.array([np.quantile(row, q) for row, q in zip(held_out, forgives, strict=True)])
+    median = np.median(held_out, axis=1, keepdims=True)
+    scale = 1.4826 * np.median(np.abs(held_out - median), axis=1)  # the MAD, in standard deviations of a normal
+    return {"join.centre": centre, "join.scale": np.where(scale > 0, scale, 1.0)}
+
+
+def _join(scores: Float64, arrays: dict[str, Float64]) -> Float64:
+    join = build_join("clipped_sum" if arrays else "single", arrays, len(scores))
+    return join(list(scores))
+
+
+def _cross_probability(
+    scores: Float64, positive: Booleans, forgives: Sequence[float], folds: Split, kind: Kind
+) -> Float64:
+    """Each fold's probabilities with join and calibrator of the other folds."""
+    probability = np.empty(len(positive))
+    for fold in range(folds.count):
+        rest, rows = folds.fold != fold, folds.fold == fold
+        arrays = _fit_join(scores[:, rest], positive[rest], forgives)
+        calibration = fit_calibrator(kind, _join(scores[:, rest], arrays), positive[rest])
+        probability[rows] = calibration(_join(scores[:, rows], arrays))
+    return probability
+
+
+def _cross_p_values(score: Float64, folds: Split) -> Float64:
+    p_value = np.empty(len(score))
+    for fold in range(folds.count):
+        rows = folds.fold == fold
+        p_value[rows] = conformal(score[rows], np.sort(score[~rows]))
+    return p_value
+
+
+def _decision(calibration: Calibration | None, options: FitOptions) -> Decision:
+    if calibration is None:
+        return Decision(by="p_value", threshold=options.threshold or P_VALUE_THRESHOLD)
+    return Decision(by="probability", threshold=options.threshold or PROBABILITY_THRESHOLD)
+
+
+def _training(samples: Samples, folds: Split, seed: int) -> Training:
+    return Training(
+        digest=samples.digest(),
+        positives=samples.positives,
+        negatives=samples.counts(positive=False),
+        groups=samples.counts(positive=True),
+        folds=folds.description,
+        seed=seed,
+    )
+
+
+def _positive_name(samples: Samples) -> str:
+    return str(samples.source[samples.positive][0])
+
+
+def _golden_rows(score: Float64) -> npt.NDArray[np.intp]:
+    """Rows spread evenly over the held-out scores, from the worst to the best."""
+    order = np.argsort(score, kind="stable")
+    return order[np.linspace(0, len(order) - 1, GOLDEN_ROWS).round().astype(np.intp)]
