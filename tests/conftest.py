@@ -11,6 +11,7 @@ import pytest
 
 from tests import mosquitto as brokers
 from tests.authority import Authority
+from tests.embedded import Embedded
 from tests.mosquitto import Broker
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -88,6 +89,22 @@ def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     broker.start()
     yield broker
     broker.kill()
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Iterator[Embedded]:
+    """The demo's own broker for the whole run."""
+    broker = Embedded()
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture(params=["embedded", pytest.param("mosquitto", marks=pytest.mark.mosquitto)])
+def broker(request: pytest.FixtureRequest) -> Broker | Embedded:
+    """Both brokers in turn: the embedded one everywhere, mosquitto where it is installed. ``version`` is its best."""
+    running: Broker | Embedded = request.getfixturevalue(request.param)
+    return running
 
 
 @pytest.fixture

@@ -30,6 +30,8 @@ class Broker:
     Persistence is on and saved after each change; ``kill`` can still lose what was acknowledged milliseconds before.
     """
 
+    version = 5
+
     def __init__(self, folder: Path, lines: Iterable[str] = ()) -> None:
         self.folder = folder
         self.port = free_port()

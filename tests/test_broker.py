@@ -10,12 +10,19 @@ from collections.abc import Callable
 import pytest
 
 from tests.authority import Authority
+from tests.embedded import Embedded
 from tests.mosquitto import Broker, password_lines
 
 
 def ask(broker: Broker, *options: str) -> subprocess.CompletedProcess[str]:
     command = ["mosquitto_pub", "-h", "127.0.0.1", "-p", str(broker.port), "-t", "a/b", "-m", "x", "-q", "1", *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+
+
+def test_either_broker_accepts_a_connection(broker: Broker | Embedded) -> None:
+    with socket.create_connection(("127.0.0.1", broker.port), 5) as raw:
+        raw.sendall(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01z")
+        assert raw.recv(4) == b"\x20\x02\x00\x00"  # CONNACK, accepted
 
 
 def listen(broker: Broker, *options: str) -> str:
