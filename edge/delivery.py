@@ -90,7 +90,7 @@ class Delivery:
 
         A ticket of another connection, a second call, or QoS 0 releases nothing.
         """
-        if ticket.epoch != self.epoch or not self.connected or ticket.serial not in self._unacked:
+        if ticket.serial not in self._unacked:  # serials never repeat, and a new connection starts with none
             return []
         self._unacked[ticket.serial] = (ticket.mid, True)
         released = []
