@@ -1,9 +1,9 @@
 // Asks the worker once a second how it is, and draws the answer. Text from outside only ever goes in as text.
 
-import { ago, bytes, count, ms, rate, span, sum } from "./format.js";
+import { ago, bytes, count, headline, ms, rate, span, sum } from "./format.js";
 import { drawLarge, list, openCamera, openVisit } from "./large.js";
 import { show } from "./pictures.js";
-import { drawVerdict, icon, put, spoken } from "./verdict.js";
+import { drawTruth, drawVerdict, icon, put, spoken } from "./verdict.js";
 
 const EVERY_MS = 1000;
 const HIDDEN_MS = 5000;
@@ -50,11 +50,17 @@ function drawHeader() {
   $("state").dataset.state = tone;
   icon($("state").querySelector("svg"), { ready: "positive", error: "error", "not-ready": "error" }[tone] ?? "uncertain");
   put($("state-word"), shown);
-  put($("state-why"), state.live ? state.ready_reason : state.live_reason);
+  put($("state-why"), sentence(state.live ? state.ready_reason : state.live_reason, shown));
   $("broker").dataset.connected = broker.connected;
   const where = broker.url ?? "broker";
   put($("broker-text"), broker.connected ? `${where}, connected for ${span(broker.since_s)}` : `${where}, not connected`);
   document.title = `${worker}: ${shown.toLowerCase()} – Parrotgate`;
+}
+
+// "ready: engines warm" beside the word "Ready" needs saying once; "ready" alone needs no saying at all.
+function sentence(reason, word) {
+  const start = reason.slice(0, word.length).toLowerCase() === word.toLowerCase();
+  return start ? reason.slice(word.length).replace(/^[:,;. ]+/, "") : reason;
 }
 
 function drawFigures() {
@@ -115,10 +121,10 @@ function drawTile(tile, row) {
   drawVerdict(button.querySelector(".verdict"), row.last, row.truth);
   const dropped = sum(row.dropped);
   const errors = row.verdicts.error;
-  const parts = [`${count(row.received)} frames`, `${count(row.verdicts.positive)} positive`];
+  const parts = [`${count(row.received)} frame${row.received === 1 ? "" : "s"}`, `${count(row.verdicts.positive)} positive`];
   if (dropped) parts.push(`${count(dropped)} dropped`);
   if (errors) parts.push(`${count(errors)} error${errors === 1 ? "" : "s"}`);
-  put(button.querySelector(".tally"), parts.join("  ·  "));
+  put(button.querySelector(".tally"), parts.map((part) => part.replace(" ", "\u00a0")).join(" · "));
   if (tile.visible) drawPicture(tile);
 }
 
@@ -153,11 +159,11 @@ function drawPositives() {
 function addVisit(visit, key) {
   const item = $("positive").content.cloneNode(true).firstElementChild;
   item.dataset.key = key;
-  item.dataset.right = String(visit.truth?.right ?? "");
   show(item.querySelector(".frame"), visit.picture === null ? null : `api/positives/${visit.picture}/frame`);
-  const [name, latin] = spokenName(visit);
+  const [name, latin] = headline(visit);
   put(item.querySelector("b"), name);
   put(item.querySelector("i"), latin);
+  drawTruth(item.querySelector(".truth"), visit.truth?.right === false ? visit.truth : null);
   const button = item.firstElementChild;
   button.addEventListener("click", () => {
     openVisit(item.visit, button);
@@ -166,15 +172,9 @@ function addVisit(visit, key) {
   return item;
 }
 
-const spokenName = (visit) => {
-  const block = document.createElement("span");
-  drawVerdict(block, visit, null);
-  return [block.querySelector(".kind b").textContent, block.querySelector(".kind i").textContent];
-};
-
 function drawEngineer() {
   const { counters, models, latency_ms: latency } = answer;
-  list($("models"), Object.entries(models).map(([role, facts]) => [role, Object.entries(facts).map(([k, v]) => (k === "name" ? v : `${k} ${v}`)).join("\n")]));
+  list($("models"), Object.entries(models).map(([role, facts]) => [role, aboutModel(facts)]));
   const body = $("stages");
   const stages = Object.entries(latency);
   while (body.rows.length > stages.length) body.deleteRow(-1);
@@ -196,14 +196,22 @@ function drawEngineer() {
   ]);
 }
 
+function aboutModel({ name, sha256, origin, ...others }) {
+  const more = Object.entries(others).filter(([, value]) => value !== null && typeof value !== "object");
+  const lines = [[name, ...more.map(([key, value]) => `${key} ${value}`)].filter(Boolean).join(", ")];
+  if (sha256) lines.push(`sha256 ${sha256}`);
+  if (origin && origin !== sha256) lines.push(`origin ${origin}`);
+  return lines.join("\n");
+}
+
 // Ages go on between answers, and silence is told.
 function tick() {
   const silence = (performance.now() - (answered ?? started)) / 1000;
   const silent = silence >= SILENT_S;
   document.body.classList.toggle("is-silent", silent);
   $("silent").hidden = !silent;
-  put($("silent-what"), silent ? "No answer from the worker." : "");
-  if (silent) put($("silent-since"), `No answer for ${span(silence)}${answer ? "; what you see is old." : "."}`);
+  put($("silent-what"), silent ? "No answer from the worker" : "");
+  if (silent) put($("silent-since"), `for ${span(silence)}${answer ? "; what you see is old." : "."}`);
   if (!answer) return;
   for (const { button, row } of tiles.values()) {
     const age = row.age_s === null ? null : row.age_s + silence;
@@ -212,7 +220,7 @@ function tick() {
     button.setAttribute("aria-label", `${row.camera}: ${spoken(row.last, row.truth)}${age === null ? "" : `, ${ago(age)}`}`);
   }
   for (const item of $("positives").children) {
-    put(item.querySelector(".what span"), `${item.visit.camera}, ${ago(item.visit.age_s + silence)}`);
+    put(item.querySelector(".when"), `${item.visit.camera}, ${ago(item.visit.age_s + silence)}`);
   }
 }
 

@@ -19,6 +19,12 @@ export function span(seconds) {
 
 export const ago = (seconds) => (seconds < 2 ? "just now" : `${span(seconds)} ago`);
 
+// Local time of epoch seconds, as 2026-11-21 04:05:20.
+export function clock(seconds) {
+  const date = new Date(seconds * 1000);
+  return new Date(date - date.getTimezoneOffset() * 60000).toISOString().slice(0, 19).replace("T", " ");
+}
+
 export function ms(value) {
   if (value === null || value === undefined) return "–";
   if (value >= 1000) return `${(value / 1000).toFixed(1)} s`;

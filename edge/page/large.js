@@ -1,6 +1,6 @@
 // The large view of one camera or of one positive; Esc closes it, the arrows walk through the cameras.
 
-import { ago, chance, count, ms, sum } from "./format.js";
+import { ago, chance, clock, count, ms, sum } from "./format.js";
 import { show } from "./pictures.js";
 import { drawVerdict, put } from "./verdict.js";
 
@@ -46,9 +46,8 @@ function aboutVerdict(last, age) {
   if (!last) return [];
   const stages = Object.entries(last.latency_ms).filter(([stage, time]) => stage !== "total" && time !== null);
   return [
-    ["Judged", `${ago(age)}, ${new Date(last.judged_at * 1000).toLocaleString()}`],
-    ...last.species.slice(1).map((one) => ["Or", `${one.label} ${chance(one.probability)}`]),
-    ...(last.species.length ? [["Species", `${last.species[0].label} ${chance(last.species[0].probability)}`]] : []).reverse(),
+    ["Judged", `${ago(age)}, at ${clock(last.judged_at)}`],
+    ["Species", last.species.map((one) => `${chance(one.probability)}  ${one.label}`).join("\n")],
     ["Score", last.score === null ? null : last.score.toFixed(2)],
     ["Frame", [last.frame_id, last.image && `${last.image.width} × ${last.image.height}`].filter(Boolean).join(", ")],
     ["Latency", last.latency_ms.total === undefined ? null : `${ms(last.latency_ms.total)} ms`],

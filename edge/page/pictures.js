@@ -39,7 +39,14 @@ async function load(frame, address) {
     return;
   }
   if (frame.dataset.wanted !== address) return;
+  image.className = isNear(image, frame) ? "near" : "";
   const old = frame.querySelector("img");
   if (old) old.replaceWith(image);
   else frame.prepend(image);
+}
+
+// A picture of nearly the frame's shape fills it; any other is shown whole.
+function isNear(image, frame) {
+  const ratio = (image.naturalWidth / image.naturalHeight) * (frame.clientHeight / frame.clientWidth);
+  return ratio > 0.85 && ratio < 1.18;
 }

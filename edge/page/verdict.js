@@ -35,14 +35,13 @@ function drawGauge(gauge, last) {
   put(gauge.querySelector(".limit"), threshold === null ? "" : `threshold ${chance(threshold)}`);
 }
 
-function drawTruth(element, truth) {
+export function drawTruth(element, truth) {
   element.hidden = !truth;
   if (!truth) return;
   const word = { true: "right", false: "wrong", null: "open" }[truth.right];
   element.dataset.right = word;
   icon(element.querySelector("svg"), word === "open" ? "uncertain" : word);
-  put(element.querySelector("span"), `${word}: ${truth.text}`);
-  element.title = `known truth: ${truth.text}`;
+  put(element.querySelector("span"), word === "open" ? `truth: ${truth.text}` : `${word}, truth: ${truth.text}`);
 }
 
 export function spoken(last, truth) {
