@@ -166,8 +166,11 @@ class Gate:
         if golden is None:
             raise GateError("a gate without golden rows cannot run in float32; fit it again")
         rows, _ = self._checked(golden)
-        exact = self._score(self._exact, rows)
-        error = np.abs(self._score(self._fast, rows) - exact) / (1.0 + np.abs(exact))
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            exact = self._score(self._exact, rows)
+            error = np.abs(self._score(self._fast, rows) - exact) / (1.0 + np.abs(exact))
+        if not np.isfinite(error).all():
+            raise GateError("the golden rows' scores are not finite numbers; fit the gate again")
         return max(_ERROR_SAFETY * float(error.max()), 1e-9)
 
 
@@ -179,8 +182,8 @@ def conformal(score: Float64, held_out: Float64) -> Float64:
 
 def unit_rows(x: Floats) -> Floats:
     """Rows of (n, D) divided by their length, in x's own dtype; a zero row becomes NaN."""
-    lengths = np.sqrt(row_dot(x))
-    return np.asarray(x / lengths[:, None].astype(x.dtype))
+    wide = x.astype(np.float64, copy=False)
+    return np.asarray(wide / np.sqrt(row_dot(wide))[:, None], dtype=x.dtype)
 
 
 def join_views(views: Sequence[Floats], *, normalise: bool) -> npt.NDArray[np.float32]:

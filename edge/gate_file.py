@@ -45,8 +45,9 @@ def load_gate(
     if features is not None:
         check_features(source, manifest, features)
     try:
+        golden = _golden_features(manifest, arrays)
         gate = Gate(manifest, arrays, sha256=digest, precision=precision)
-        _check_golden(gate, arrays)
+        _check_golden(gate, golden, arrays)
     except GateError as error:
         raise GateError(f"{source}: {error}") from error
     return gate
@@ -134,8 +135,8 @@ def _golden_features(manifest: GateManifest, arrays: Mapping[str, npt.NDArray[An
     return golden
 
 
-def _check_golden(gate: Gate, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    scores = gate.judge(_golden_features(gate.manifest, arrays))
+def _check_golden(gate: Gate, golden: npt.NDArray[np.float32], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    scores = gate.judge(golden)
     for name, found, tolerance in (
         ("golden.score", scores.score, SCORE_TOLERANCE),
         ("golden.decisive", scores.decisive, PROBABILITY_TOLERANCE),
