@@ -21,7 +21,7 @@ DEV := $(VENV)/.dev-$(BASE)-$(NEEDS)
 define install
 	@echo "==> setting up $(VENV) for $(1) (once; a minute or two)"
 	@set -o pipefail; start=$$SECONDS; \
-	$(BIN)/python -m pip install --progress-bar off -c constraints.txt -e '.[$(1)]' 2>&1 | tee $(VENV)/setup.log \
+	$(BIN)/python -m pip install --no-compile --progress-bar off -c constraints.txt -e '.[$(1)]' 2>&1 | tee $(VENV)/setup.log \
 	  | awk '/^Collecting / { sub(/[^A-Za-z0-9_.-].*/, "", $$2); printf " %s", $$2; fflush() } /^Installing collected/ { printf "\n    installing"; fflush() } END { print "" }' \
 	  || { echo "==> setting up failed; the whole log is in $(VENV)/setup.log, and ends so:"; tail -n 15 $(VENV)/setup.log; exit 1; }; \
 	echo "    done in $$((SECONDS - start)) s"
