@@ -35,7 +35,8 @@ _STRIP_PIXELS = 1 << 20
 class ImageLimits:
     """What is refused before a decoder sees it.
 
-    ``max_pixels`` bounds memory: 3 bytes a pixel for a JPEG, up to 11 while a 16-bit PNG with alpha is reduced.
+    ``max_pixels`` bounds memory (half as many where samples have 16 bits): a JPEG takes 3 bytes a pixel, a PNG or WebP
+    for a moment up to 8 times ``max_pixels`` bytes.
     ``max_scan_pixels`` bounds time: pixels times scans, since a progressive JPEG may go over them again and again.
     """
 
@@ -66,7 +67,8 @@ def decode_image(
     """Decode a JPEG, PNG or WebP file (the first picture of an animation).
 
     - Gray becomes three equal channels. CMYK and YCCK JPEGs follow Adobe's inverted convention, R = C·K/255, as every
-      viewer without colour management does. 16-bit PNGs become ``round(value / 257)``. Alpha is composed over white.
+      viewer without colour management does. 16-bit PNGs become ``round(value / 257)``. Alpha is composed over white;
+      the colour key of a gray PNG is ignored.
     - The EXIF orientation is applied (all eight), so that a bird stands as it stood.
     - With ``minimum`` = (height, width) of the largest engine input, JPEGs come at 1/2, 1/4 or 1/8 scale as long as
       both sides keep at least twice that: less is seen in the answers, more is wasted time.
@@ -90,11 +92,9 @@ def decode_image(
 def _check_limits(data: bytes, header: ImageHeader, limits: ImageLimits) -> None:
     if header.format not in limits.formats:
         raise ImageError(f"a {header.format} file, but only {', '.join(limits.formats)} may come in")
-    pixels = header.width * header.height
-    if pixels > limits.max_pixels:
-        raise ImageError(
-            f"{header.width}x{header.height} is more than the {limits.max_pixels} pixels allowed; send it smaller"
-        )
+    allowed = limits.max_pixels // 2 if header.bits > 8 else limits.max_pixels
+    if header.width * header.height > allowed:
+        raise ImageError(f"{header.width}x{header.height} is more than the {allowed} pixels allowed; send it smaller")
     if header.jpeg is not None:
         _check_scans(data, header, header.jpeg, limits)
 
@@ -169,6 +169,8 @@ def _over_white(pixels: UInt8) -> UInt8:
         return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)  # type: ignore[return-value]
     if pixels.shape[2] == 3:
         return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)  # type: ignore[return-value]
+    if pixels[..., 3].min() == 255:
+        return cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB)  # type: ignore[return-value]
     rgb: UInt8 = np.empty((*pixels.shape[:2], 3), np.uint8)
     rows = max(1, _STRIP_PIXELS // pixels.shape[1])
     for top in range(0, len(pixels), rows):  # in strips: the products are wider than the pixels

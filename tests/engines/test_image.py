@@ -149,6 +149,17 @@ def test_limits_refuse_one_pixel_too_many() -> None:
         decode_image(data, limits=ImageLimits(max_pixels=160 * 120 - 1))
 
 
+def test_limits_allow_half_the_pixels_where_samples_have_sixteen_bits() -> None:
+    data = cv2.imencode(".png", np.zeros((10, 10), np.uint16))[1].tobytes()
+    decode_image(data, limits=ImageLimits(max_pixels=200))
+    with pytest.raises(ImageError, match="10x10 is more than the 99 pixels allowed"):
+        decode_image(data, limits=ImageLimits(max_pixels=199))
+
+
+def test_opaque_alpha_leaves_the_picture_as_it_is() -> None:
+    np.testing.assert_array_equal(decode_image(pictures.save(PICTURE.convert("RGBA"), "PNG")).pixels, RGB)
+
+
 def test_opencv_has_its_own_limit_behind_ours() -> None:
     bomb = np.frombuffer(pictures.flat_png(8193, 8193), np.uint8)
     with pytest.raises(cv2.error, match="MAX_IMAGE_PIXELS"):

@@ -51,6 +51,12 @@ def test_a_sequential_jpeg_may_lack_its_end_marker(name: str, missing: int) -> N
     np.testing.assert_array_equal(decode_image(data[:-missing]).pixels, decode_image(data).pixels)
 
 
+@pytest.mark.parametrize("missing", [13, 14, 500])
+def test_a_cut_png_is_refused_before_it_is_decoded(missing: int) -> None:
+    with pytest.raises(ImageError, match=r"the PNG is cut off: \d+ bytes, its b'IDAT' chunk needs"):
+        decode_image(WHOLE["png"][:-missing])
+
+
 def test_a_progressive_jpeg_may_not_lack_its_end_marker() -> None:
     with pytest.raises(ImageError, match="picture data is missing"):
         decode_image(WHOLE["progressive"][:-2])
