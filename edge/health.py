@@ -122,9 +122,10 @@ class Health:
             self._counts["refused"] += 1
 
     def deadletter(self, camera: str, why: str) -> None:
-        """A frame went to the dead letters; ``why`` is kept as the camera's last words only."""
+        """A message went to the dead letters, of ``camera`` if that is one; of the reasons the last is kept."""
         with self._lock:
-            self._camera(camera).deadletters += 1
+            if camera in self._cameras:
+                self._cameras[camera].deadletters += 1
             self._counts["deadletters"] += 1
             self._last_deadletter = f"{camera}: {why}"[:500]
             self._progress_s = self._clock()
