@@ -52,7 +52,7 @@ class OnnxEngine(CheckedEngine):
             (output,) = self._session.run([self._output], {self._input: batch})
         except _ORT_ERRORS as error:
             raise EngineRunError(f"{self.spec.name}: inference failed on a batch of {len(batch)}: {error}") from error
-        if output.size != len(batch) * self.spec.output.size:
+        if len(output) != len(batch) or output.size != len(batch) * self.spec.output.size:
             raise EngineRunError(
                 f"{self.spec.name}: expected ({len(batch)}, {self.spec.output.size}) values, got {output.shape}"
             )
@@ -121,4 +121,5 @@ def _check_tensor(spec: ModelSpec, what: str, tensor: Any, shape: tuple[int, ...
         got == want or not isinstance(got, int) for got, want in zip(rest, shape, strict=True)
     )
     if not fits:
-        raise ModelError(f"{spec.name}: the manifest says {what} (n, {shape}), the graph says {tensor.shape}")
+        wanted = ", ".join(map(str, ("n", *shape)))
+        raise ModelError(f"{spec.name}: the manifest says {what} ({wanted}), the graph says {tensor.shape}")
