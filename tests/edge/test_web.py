@@ -27,9 +27,18 @@ def server(health: Health) -> Iterator[StatusServer]:
         yield running
 
 
-def test_probes_of_a_ready_worker_are_200_with_a_sentence(server: StatusServer) -> None:
+@pytest.fixture(scope="module")
+def resting() -> Iterator[StatusServer]:
+    """A server with one camera, for tests that change nothing."""
+    health = ready_health()
+    health.verdict(verdict(), b"private", "image/jpeg")
+    with serving(health) as running:
+        yield running
+
+
+def test_probes_of_a_ready_worker_are_200_with_a_sentence(resting: StatusServer) -> None:
     for path, status in (("/healthz", "live"), ("/readyz", "ready")):
-        response, body = get(server, path)
+        response, body = get(resting, path)
         assert response.status == 200
         assert json.loads(body)["status"] == status
         assert json.loads(body)["reason"]
@@ -78,22 +87,21 @@ def test_frame_comes_as_it_is_with_its_own_type(server: StatusServer, health: He
         "/healthz/",
     ],
 )
-def test_what_is_not_there_is_404_with_a_small_body_and_no_redirect(server: StatusServer, path: str) -> None:
-    response, body = get(server, path)
+def test_what_is_not_there_is_404_with_a_small_body_and_no_redirect(resting: StatusServer, path: str) -> None:
+    response, body = get(resting, path)
     assert response.status == 404
     assert len(body) < 200
 
 
 @pytest.mark.parametrize("version", ["", "x", "-1", "1" * 500, "%00", "٣"])
-def test_frame_with_a_strange_version_is_the_last_frame(server: StatusServer, health: Health, version: str) -> None:
-    health.verdict(verdict(), b"jpeg", "image/jpeg")
+def test_frame_with_a_strange_version_is_the_last_frame(resting: StatusServer, version: str) -> None:
     path = "/api/cameras/feeder/frame?v=" + "".join(c if c.isascii() else "%D9%A3" for c in version)
-    assert get(server, path)[1] == b"jpeg"
+    assert get(resting, path)[1] == b"private"
 
 
 @pytest.mark.parametrize("path", ["/", "/page/app.js", "/api/status", "/metrics", "/healthz", "/nothing"])
-def test_every_answer_carries_the_security_headers(server: StatusServer, path: str) -> None:
-    headers = get(server, path)[0].headers
+def test_every_answer_carries_the_security_headers(resting: StatusServer, path: str) -> None:
+    headers = get(resting, path)[0].headers
     policy = headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
     assert "frame-ancestors 'none'" in policy
@@ -103,39 +111,38 @@ def test_every_answer_carries_the_security_headers(server: StatusServer, path: s
     assert "Server" not in headers
 
 
-def test_page_has_nothing_inline_and_nothing_from_elsewhere(server: StatusServer) -> None:
-    page = get(server, "/")[1].decode()
+def test_page_has_nothing_inline_and_nothing_from_elsewhere(resting: StatusServer) -> None:
+    page = get(resting, "/")[1].decode()
     assert not re.search(r"<script(?![^>]*\ssrc=)|<style|\sstyle=|\son\w+=", page)
     linked = set(re.findall(r'(?:src|href)="([^"#][^"]*)"', page))
-    scripts = {f"page/{name}" for name in re.findall(r'from "\./(\w+\.js)"', get(server, "/page/app.js")[1].decode())}
+    scripts = {f"page/{name}" for name in re.findall(r'from "\./(\w+\.js)"', get(resting, "/page/app.js")[1].decode())}
     assert {"page/app.js", "page/style.css"} < linked
     for address in linked | scripts:
         assert "//" not in address
-        assert get(server, f"/{address}")[0].status in (200, 503), address
+        assert get(resting, f"/{address}")[0].status in (200, 503), address
 
 
-def test_page_that_has_not_changed_is_304(server: StatusServer) -> None:
-    response, body = get(server, "/page/style.css")
+def test_page_that_has_not_changed_is_304(resting: StatusServer) -> None:
+    response, body = get(resting, "/page/style.css")
     assert body
-    again, nothing = get(server, "/page/style.css", **{"If-None-Match": response.headers["ETag"]})
+    again, nothing = get(resting, "/page/style.css", **{"If-None-Match": response.headers["ETag"]})
     assert (again.status, nothing) == (304, b"")
 
 
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:8088", "localhost.evil.example", "", "127.0.0.1.nip.io"]
 )
-def test_unknown_host_on_loopback_is_refused_and_not_repeated(server: StatusServer, health: Health, host: str) -> None:
-    health.verdict(verdict(), b"private", "image/jpeg")
+def test_unknown_host_on_loopback_is_refused_and_not_repeated(resting: StatusServer, host: str) -> None:
     for path in ("/", "/api/status", "/api/cameras/feeder/frame"):
-        response, body = get(server, path, Host=host)
+        response, body = get(resting, path, Host=host)
         assert response.status == 421
         assert b"evil" not in body
         assert b"private" not in body
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8088", "127.0.0.1:1", "[::1]:8088", "orin.localhost"])
-def test_known_host_on_loopback_is_served(server: StatusServer, host: str) -> None:
-    assert get(server, "/healthz", Host=host)[0].status == 200
+def test_known_host_on_loopback_is_served(resting: StatusServer, host: str) -> None:
+    assert get(resting, "/healthz", Host=host)[0].status == 200
 
 
 def test_host_beyond_loopback_may_be_any_name() -> None:
@@ -144,19 +151,19 @@ def test_host_beyond_loopback_may_be_any_name() -> None:
     assert not host_is_known({"type": "http", "server": ("127.0.0.1", 8088), "headers": headers})
 
 
-def test_only_reading_is_allowed(server: StatusServer) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+def test_only_reading_is_allowed(resting: StatusServer) -> None:
+    with socket.create_connection(("127.0.0.1", resting.port), timeout=10) as client:
         client.sendall(
             b"POST /api/status HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n" + b"x" * 1000
         )
         assert b" 405 " in client.recv(4096)
 
 
-def test_endless_header_is_refused_and_the_server_goes_on(server: StatusServer) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+def test_endless_header_is_refused_and_the_server_goes_on(resting: StatusServer) -> None:
+    with socket.create_connection(("127.0.0.1", resting.port), timeout=10) as client:
         client.sendall(b"GET / HTTP/1.1\r\nX: " + b"a" * 200_000)
         assert b" 400 " in client.recv(4096)
-    assert get(server, "/healthz")[0].status == 200
+    assert get(resting, "/healthz")[0].status == 200
 
 
 def test_status_of_a_thousand_cameras_is_bounded_and_fast(server: StatusServer, health: Health) -> None:
