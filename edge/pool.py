@@ -6,6 +6,8 @@ that under load the frames wait in the mailbox, where a newer one may still repl
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import subprocess
 import sys
 import threading
@@ -141,6 +143,12 @@ def spawn(name: str, target: Callable[[], object]) -> threading.Thread:
     thread = threading.Thread(target=target, name=name, daemon=True)
     thread.start()
     return thread
+
+
+def call_on_signal(callback: Callable[[], object]) -> None:
+    """Have the running event loop call ``callback`` at SIGINT and SIGTERM instead of ending the process."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, callback)
 
 
 def start_module(module: str, *arguments: str) -> subprocess.Popen[bytes]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import time
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -16,7 +15,7 @@ from edge.demo.broker import EmbeddedBroker
 from edge.demo.cameras import Truths, camera_names, make_camera
 from edge.demo.score import Scorer, summary
 from edge.link import LinkSettings
-from edge.pool import spawn
+from edge.pool import call_on_signal, spawn
 from edge.publish import Publisher
 from edge.worker import Worker
 from engines import ParrotgateError
@@ -115,8 +114,7 @@ async def _until_ready(worker: Worker) -> None:
 
 async def _let_run(seconds: float, worker: Worker, scorer: Scorer) -> None:
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    call_on_signal(stop.set)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
         task = progress.add_task("cameras run", total=seconds or None)
