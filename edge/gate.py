@@ -24,6 +24,9 @@ Booleans = npt.NDArray[np.bool_]
 
 SCORE_TOLERANCE = 1e-3
 PROBABILITY_TOLERANCE = 1e-5
+# Isotonic plateaus often lie exactly on a threshold, and the pictures it was fitted on exactly on a plateau's end:
+# there the last bit of a score would decide, differently on each machine.
+_DECIMALS = 9
 _ERROR_SAFETY = 4.0  # the golden rows are sixteen; other rows may err more
 
 
@@ -159,7 +162,9 @@ class Gate:
         return np.asarray(doubtful | ~np.isfinite(score))
 
     def _decisive(self, score: Float64) -> Float64:
-        return conformal(score, self._held_out) if self._calibrate is None else self._calibrate(score)
+        if self._calibrate is None:
+            return conformal(score, self._held_out)
+        return np.round(self._calibrate(score), _DECIMALS)
 
     def _measure_error(self, arrays: Arrays) -> float:
         golden = arrays.get("golden.features")

@@ -21,7 +21,7 @@ def test_gaussian_member_is_the_formula_of_its_docstring() -> None:
     expected = 1.5 - 0.5 * np.einsum("ni,ij,nj->n", u, inverse, u)
     judged = Gate(gates.manifest(), numbers, precision="float64").judge(x)
     np.testing.assert_allclose(judged.score, expected, rtol=1e-12)
-    np.testing.assert_allclose(judged.probability, 1 / (1 + np.exp(-(1.2 * expected + 2.0))), rtol=1e-12)
+    np.testing.assert_allclose(judged.probability, 1 / (1 + np.exp(-(1.2 * expected + 2.0))), rtol=0, atol=1e-9)
 
 
 def test_judge_accepts_from_the_threshold_on() -> None:
