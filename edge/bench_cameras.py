@@ -61,6 +61,9 @@ class Cameras:
         if self._unanswered.get(camera, 0) > 0:
             self._unanswered[camera] -= 1
 
+    def link_wants_more(self) -> bool:
+        return True
+
     def link_confirmed(self, mid: int, failure: str | None) -> None:
         del mid, failure
 

@@ -166,6 +166,9 @@ class _Probe:
             self._seen = True
             self._link.stop()
 
+    def link_wants_more(self) -> bool:
+        return True
+
     def link_confirmed(self, mid: int, failure: str | None) -> None:
         if mid == self._canary_mid and failure is not None:
             self._canary_failure = failure

@@ -12,7 +12,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from threading import Lock
 from typing import Literal, Protocol
 
@@ -28,6 +27,7 @@ log = logging.getLogger(__name__)
 
 CANARY_TIMEOUT_S = 5.0
 CANARY_RETRY_S = 30.0
+HELD_TURN_S = 0.01  # how soon a full mailbox is tried again
 TOPIC_OVERHEAD = 64  # bytes of a PUBLISH beside topic and payload, generously
 
 
@@ -41,14 +41,6 @@ class Sink(Protocol):
         """Forget the waiting QoS 1 frames of connections before ``epoch``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """``frames`` is the Receive Maximum we ask for; ``bytes`` is what waiting frames may hold together."""
-
-    frames: int
-    bytes: int
-
-
 class Courier:
     """A ``LinkHandler``. Call ``attach`` with the link before it runs.
 
@@ -56,7 +48,7 @@ class Courier:
         topics: this worker's topics.
         sink: where frames go.
         health: whom to tell.
-        bounds: how much may be in our hands at once.
+        max_bytes: what a single message may hold to be taken at all.
         url: the broker, for people.
         clock: monotonic seconds.
     """
@@ -66,20 +58,20 @@ class Courier:
         topics: Topics,
         sink: Sink,
         health: Health,
-        bounds: Bounds,
+        max_bytes: int,
         url: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._topics = topics
         self._sink = sink
         self._health = health
-        self._bounds = bounds
+        self._max_bytes = max_bytes
         self._url = url
         self._clock = clock
         self._lock = Lock()
         self._delivery = Delivery()
         self._acks: deque[tuple[int, int]] = deque()
-        self._largest = 1
+        self._held: deque[RawFrame] = deque()  # read but not yet taken by a full mailbox: one read's worth
         self._max_packet: int | None = None
         self._warm = self._subscribed = self._draining = False
         self._canary: Literal["none", "sent", "seen", "refused", "lost"] = "none"
@@ -129,6 +121,7 @@ class Courier:
     def drain(self) -> None:
         """No more frames are taken; what is judged is still delivered."""
         self._draining = True
+        self._wake()
         self._health.set_state("draining", "stopping: delivering what has been judged")
 
     def pending(self) -> int:
@@ -144,6 +137,8 @@ class Courier:
             self._acks.clear()
         self._max_packet = max_packet
         self._subscribed, self._canary = False, "none"
+        if session_present:
+            self._held = deque(frame for frame in self._held if frame.ticket.qos == 0)
         again = len(self._sink.purge(epoch)) if session_present else 0
         log.info("connected broker=%s session_present=%s redelivered_soon=%d", self._url, session_present, again)
         self._health.connected(self._url, session_present)
@@ -165,15 +160,20 @@ class Courier:
             self._delivery.disconnect()
             self._acks.clear()
         self._subscribed = False
-        log.warning("disconnected broker=%s reason=%s", self._url, shorten(reason, 300))
+        level = logging.INFO if self._draining else logging.WARNING
+        log.log(level, "disconnected broker=%s reason=%s", self._url, shorten(reason, 300))
         self._health.disconnected(reason)
         self._tell_state()
 
     def link_message(self, message: Message) -> None:
         with self._lock:
             ticket = self._delivery.arrive(message.mid, message.qos)
+        # Behind a backlog our own frame comes late; any other one proves as well that we may read.
+        if self._canary in ("sent", "lost"):
+            self._canary = "seen"
+            self._tell_state()
         if message.topic == self._topics.canary:
-            self._see_canary(ticket)
+            self.settle(ticket)
         elif not self._draining:
             self._take(message, ticket)
 
@@ -190,12 +190,16 @@ class Courier:
         elif outgoing.kind == "verdict":
             self._health.published()
 
+    def link_wants_more(self) -> bool:
+        return self._draining or not self._held
+
     def link_turn(self) -> float | None:
         self._health.beat("link")
+        self._put_held()
         self._send_acks()
         self._send_publications()
         self._watch_canary()
-        return None
+        return HELD_TURN_S if self._held else None
 
     # -- inside ------------------------------------------------------------------------------------------------
 
@@ -210,32 +214,34 @@ class Courier:
             self._health.refused("reserved name")
             self.settle(ticket)
             return
-        if len(message.payload) > self._bounds.bytes:
+        if len(message.payload) > self._max_bytes:
             self._health.refused("too large")
             self.dead_letter(camera, f"{len(message.payload)} bytes", [ticket], f"{ticket.epoch}-{ticket.serial}")
             return
         self._health.received(camera, len(message.payload))
-        self._largest = max(self._largest, len(message.payload))
         self._let_wait(camera, message, ticket)
 
     def _let_wait(self, camera: str, message: Message, ticket: Ticket) -> None:
         frame_id, captured_at = _properties(message)
         frame = RawFrame(camera, message.payload, ticket, self._clock(), message.duplicate, frame_id, captured_at)
-        try:
-            for old in self._sink.put(frame):
+        self._held.append(frame)
+        self._put_held()
+
+    def _put_held(self) -> None:
+        """Hand on what the last reads brought; while the mailbox is full, the rest is held and no more is read.
+
+        A broker may overshoot the Receive Maximum (mosquitto 2.0.11 does), and 3.1.1 has none. Leaving the connection
+        would bring all of it again at once; an unread socket leaves the rest with the broker.
+        """
+        while self._held:
+            try:
+                dropped = self._sink.put(self._held[0])
+            except MailboxFull:
+                return
+            self._held.popleft()
+            for old in dropped:
                 self._health.dropped(old.camera, "newer frame")
                 self.settle(old.ticket)
-        except MailboxFull:
-            self._overflow(camera, ticket)
-
-    def _overflow(self, camera: str, ticket: Ticket) -> None:
-        if ticket.qos == 0 or self._link is None:
-            self._health.dropped(camera, "mailbox full")
-            return
-        # The broker keeps the rest; next time we ask for no more than fits even if all frames are this large.
-        self._link.receive_maximum = max(1, min(self._bounds.frames, self._bounds.bytes // self._largest))
-        log.warning("mailbox full: leaving the broker receive_maximum=%d", self._link.receive_maximum)
-        self._link.drop()
 
     def _settle(self, ticket: Ticket) -> None:
         for mid in self._delivery.settle(ticket):
@@ -295,12 +301,6 @@ class Courier:
     def _send_canary(self) -> None:
         self._canary, self._canary_at = "sent", self._clock()
         self.notice(self._topics.canary, b"canary")
-
-    def _see_canary(self, ticket: Ticket) -> None:
-        self.settle(ticket)
-        if self._canary != "seen":
-            self._canary = "seen"
-            self._tell_state()
 
     def _watch_canary(self) -> None:
         waited = self._clock() - self._canary_at

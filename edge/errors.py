@@ -1,11 +1,11 @@
 """The box's own errors, beside those of ``engines.errors``.
 
-    ParrotgateError
-    ├── ConfigError       exit 78   the configuration file cannot be used; lists every fault with its line
-    ├── GateError         exit 78   a gate file is damaged, of another format, or of another feature model
-    ├── FrameError                  a message is no frame: bad envelope, bad topic, too large
-    └── LinkError         exit 75   the broker cannot be reached or refuses us
-        └── LinkRefused   exit 78   wrong credentials or certificate: a restart will not help
+ParrotgateError
+├── ConfigError       exit 78   the configuration file cannot be used; lists every fault with its line
+├── GateError         exit 78   a gate file is damaged, of another format, or of another feature model
+├── FrameError                  a message is no frame: bad envelope, bad topic, too large
+└── LinkError         exit 75   the broker cannot be reached or refuses us
+    └── LinkRefused   exit 78   wrong credentials or certificate: a restart will not help
 """
 
 from __future__ import annotations

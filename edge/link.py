@@ -95,6 +95,9 @@ class LinkHandler(Protocol):
     def link_message(self, message: Message) -> None:
         """A message came."""
 
+    def link_wants_more(self) -> bool:
+        """Whether messages may be read now; False leaves them in the socket, and so with the broker."""
+
     def link_confirmed(self, mid: int, failure: str | None) -> None:
         """The PUBACK of a publication came; ``failure`` is the broker's reason if it refused it."""
 
@@ -125,7 +128,6 @@ class Link:
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.settings = settings
-        self.receive_maximum = settings.receive_maximum
         self.connected = False
         self._answered = False
         self._handler = handler
@@ -219,13 +221,6 @@ class Link:
         """Send the PUBACK of a QoS 1 message; only in the connection that delivered it."""
         self._client.ack(mid, 1)
 
-    def drop(self, reason: int = 0x97) -> None:
-        """Leave this connection (default: quota exceeded); the session stays, ``run`` comes back later."""
-        if self.settings.version == 5:
-            self._client.disconnect(reasoncode=ReasonCode(PacketTypes.DISCONNECT, identifier=reason))
-        else:
-            self._client.disconnect()
-
     @property
     def _where(self) -> str:
         return f"{self.settings.host}:{self.settings.port}"
@@ -270,7 +265,7 @@ class Link:
     def _connect_properties(self) -> Properties:
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = self.settings.session_expiry_s
-        properties.ReceiveMaximum = max(1, min(65535, self.receive_maximum))
+        properties.ReceiveMaximum = max(1, min(65535, self.settings.receive_maximum))
         if self.settings.maximum_packet_bytes is not None:
             properties.MaximumPacketSize = self.settings.maximum_packet_bytes
         return properties
@@ -281,7 +276,6 @@ class Link:
             sock = self._client.socket()
             if sock is None:
                 return
-            selector.register(sock, selectors.EVENT_READ)
             selector.register(self._wakes, selectors.EVENT_READ)
             while self._client.socket() is sock and not self._stopping:
                 self._turn(selector, sock)
@@ -295,14 +289,14 @@ class Link:
             raise LinkError(f"{self._where} closed the connection before it answered: does it want {wants}?")
 
     def _turn(self, selector: selectors.BaseSelector, sock: Any) -> None:
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._client.want_write() else 0)
-        if selector.get_key(sock).events != events:
-            selector.modify(sock, events)
-        pending = getattr(sock, "pending", None)  # bytes that TLS holds do not wake a selector
-        ready = {key.fileobj for key, _ in selector.select(0 if pending is not None and pending() else self._sleep_s)}
+        reading = self._handler.link_wants_more()
+        writing = self._client.want_write()
+        _watch(selector, sock, (reading and selectors.EVENT_READ) | (writing and selectors.EVENT_WRITE))
+        pending = reading and bool(getattr(sock, "pending", int)())  # bytes that TLS holds do not wake a selector
+        ready = {key.fileobj for key, _ in selector.select(0 if pending else self._sleep_s)}
         if self._wakes in ready:
             self._wakes.recv(4096)
-        if sock in ready or (pending is not None and pending()):
+        if reading and (pending or sock in ready):
             self._client.loop_read()
         if self._client.socket() is sock and self._client.want_write():
             self._client.loop_write()
@@ -379,6 +373,16 @@ class Link:
 
     def _on_publish(self, _c: mqtt.Client, _u: Any, mid: int, reason: ReasonCode, _p: Any) -> None:
         self._handler.link_confirmed(mid, str(reason) if reason.is_failure else None)
+
+
+def _watch(selector: selectors.BaseSelector, sock: Any, events: int) -> None:
+    watched = sock in selector.get_map()
+    if events and watched:
+        selector.modify(sock, events)
+    elif events:
+        selector.register(sock, events)
+    elif watched:
+        selector.unregister(sock)
 
 
 def _bounded(sleep_s: float | None) -> float:

@@ -74,6 +74,9 @@ class Publisher:
     def link_message(self, message: Message) -> None:
         del message
 
+    def link_wants_more(self) -> bool:
+        return True
+
     def link_confirmed(self, mid: int, failure: str | None) -> None:
         if self._waiting.pop(mid, None) is None:
             return

@@ -82,6 +82,9 @@ class Watcher:
         if self._live is None:
             self._console.print(_line(verdict), markup=False, soft_wrap=True)
 
+    def link_wants_more(self) -> bool:
+        return True
+
     def link_confirmed(self, mid: int, failure: str | None) -> None:
         del mid, failure
 

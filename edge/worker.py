@@ -19,7 +19,7 @@ from types import FrameType
 
 from edge.cascade import Cascade
 from edge.config import Config
-from edge.courier import Bounds, Courier
+from edge.courier import Courier
 from edge.delivery import Outgoing
 from edge.health import Health
 from edge.health import Limits as HealthLimits
@@ -116,8 +116,7 @@ class Worker:
         settings = link_settings(config)
         mailbox = Mailbox(box.policy, box.max_frames, box.max_bytes)
         self._intake = Intake(mailbox, parts.decoder, decode_workers(config), ahead=config.batch.max)
-        bounds = Bounds(box.max_frames, box.max_bytes)
-        self._courier = Courier(self._topics, self._intake, self.health, bounds, config.mqtt.url)
+        self._courier = Courier(self._topics, self._intake, self.health, box.max_bytes, config.mqtt.url)
         subscriptions = (frame_filter(config), self._topics.canary)
         self._link = Link(settings, self._courier, subscriptions, Will(self._topics.status, b"offline"))
         self._courier.attach(self._link)

@@ -68,6 +68,9 @@ class Scorer:
                 self._seen.add(verdict["id"])
                 self._count(verdict, drawn)
 
+    def link_wants_more(self) -> bool:
+        return True
+
     def link_confirmed(self, mid: int, failure: str | None) -> None:
         del mid, failure
 

@@ -1,0 +1,220 @@
+"""A worker as a process of its own on the demo's networks, cameras that keep a ledger, and a reader of verdicts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from edge.demo.simulator import Simulator
+from edge.link import Link, LinkSettings, Message
+from edge.publish import Publisher
+from edge.sources import Picture
+
+MODELS = Path(os.environ.get("XMODELS") or str(files("edge.demo").joinpath("models")))
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def demo_config(url: str, **changes: Any) -> dict[str, Any]:
+    """A configuration on the demo's networks; ``changes`` replace whole sections."""
+    config: dict[str, Any] = {
+        "worker": "test-worker",
+        "mqtt": {"url": url},
+        "features": {"model": str(MODELS / "features.onnx")},
+        "gate": {"file": str(MODELS / "gate.npz")},
+        "species": {"model": str(MODELS / "species.onnx")},
+        "status": {"port": 0},
+    }
+    return {**config, **changes}
+
+
+def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+    """The first true answer of ``condition``; fails after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = condition()
+        if answer:
+            return answer
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.02)
+
+
+class WorkerProcess:
+    """``edge run`` as a child, with its log in a file."""
+
+    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
+        self.folder = folder
+        self.config = folder / "edge.yaml"
+        self.log = folder / "worker.log"
+        self.config.write_text(yaml.safe_dump(config))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> WorkerProcess:
+        """Start it; does not wait."""
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "edge", "run", "--config", str(self.config)],
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                cwd=self.folder,
+                env=environment,
+            )
+        return self
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def terminate(self, within_s: float = 10.0) -> int:
+        """SIGTERM; returns the exit code."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(within_s)
+
+    def wait(self, within_s: float) -> int:
+        """The exit code of a worker that ends by itself."""
+        assert self._process is not None
+        return self._process.wait(within_s)
+
+    def is_running(self) -> bool:
+        assert self._process is not None
+        return self._process.poll() is None
+
+    def page(self) -> str | None:
+        """Where its latest status page is."""
+        lines = [line for line in self.log.read_text().splitlines() if "status page url=" in line]
+        return lines[-1].partition("url=")[2] if lines else None
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and body of a request to its status server; (0, "") while nobody answers."""
+        page = self.page()
+        if page is None:
+            return 0, ""
+        try:
+            with urllib.request.urlopen(page.rstrip("/") + path, timeout=5) as answer:  # noqa: S310 - our own page
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    def wait_ready(self, seconds: float = 30.0) -> None:
+        wait_for(lambda: self.get("/readyz")[0] == 200, seconds, f"readiness; log:\n{self.log.read_text()}")
+
+
+class Verdicts:
+    """A subscriber that collects every verdict under a prefix, from ``start`` to ``stop``."""
+
+    def __init__(self, settings: LinkSettings, prefix: str = "cameras", more: tuple[str, ...] = ()) -> None:
+        self.by_frame: dict[tuple[str, str | None], list[dict[str, Any]]] = defaultdict(list)
+        self.all: list[dict[str, Any]] = []
+        self.other: list[tuple[str, bytes]] = []
+        self._subscribed = threading.Event()
+        self._link = Link(settings, self, (f"{prefix}/+/verdict", *more))
+        self._thread = threading.Thread(target=self._link.run, daemon=True)
+
+    def __enter__(self) -> Verdicts:
+        self._thread.start()
+        assert self._subscribed.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._link.stop()
+        self._thread.join(5)
+
+    def link_up(self, session_present: bool, window: int, max_packet: int | None) -> None: ...
+
+    def link_subscribed(self, refused: list[str]) -> None:
+        assert not refused
+        self._subscribed.set()
+
+    def link_down(self, reason: str) -> None: ...
+
+    def link_message(self, message: Message) -> None:
+        if message.qos:
+            self._link.acknowledge(message.mid)
+        if message.topic.endswith("/verdict"):
+            verdict = json.loads(message.payload)
+            self.all.append(verdict)
+            self.by_frame[verdict["camera"], verdict["frame_id"]].append(verdict)
+        else:
+            self.other.append((message.topic, message.payload))
+
+    def link_wants_more(self) -> bool:
+        return True
+
+    def link_confirmed(self, mid: int, failure: str | None) -> None: ...
+
+    def link_turn(self) -> float | None:
+        return None
+
+
+class Camera:
+    """A camera with a ledger: ``accepted`` holds the ids of the frames that the broker has confirmed."""
+
+    def __init__(
+        self,
+        settings: LinkSettings,
+        name: str,
+        fps: float,
+        prefix: str = "cameras",
+        pictures: list[bytes] | None = None,
+    ) -> None:
+        self.name = name
+        self.accepted: list[str] = []
+        self._pictures = pictures or small_pictures()
+        self._stop = threading.Event()
+        self._publisher = Publisher(settings, f"{prefix}/{name}/frame", self._frames(), fps)
+        self._thread = threading.Thread(target=self._publisher.run, daemon=True)
+
+    def __enter__(self) -> Camera:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.finish()
+
+    def finish(self) -> None:
+        """Send no more, and wait until all that was sent is confirmed: then the ledger is complete."""
+        self._stop.set()
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+        self.accepted = [f"{n:06d}" for n in range(self._publisher.sent.frames)]
+
+    def _frames(self) -> Iterator[Picture]:
+        serial = 0
+        while not self._stop.is_set():
+            yield Picture(f"{serial:06d}", self._pictures[serial % len(self._pictures)])
+            serial += 1
+
+
+def small_pictures() -> list[bytes]:
+    """A few drawn JPEGs of 160 x 120."""
+    simulator = Simulator("feeder", 3, 160, 120)
+    return [simulator.next().jpeg for _ in range(24)]
+
+
+def client(broker: Any, name: str) -> LinkSettings:
+    """Settings of a short-lived client at ``broker``."""
+    return LinkSettings("127.0.0.1", broker.port, name, clean_start=True)
