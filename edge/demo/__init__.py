@@ -2,5 +2,5 @@
 
 ``simulator`` draws what the cameras see (``paint`` is the paint box; ``plumage``, ``birds``, ``things`` and
 ``backdrops`` are what is painted; ``camera`` is the sensor). ``models`` holds two small networks and a gate that
-``python -m calibrate.demo_networks`` trained on such drawings. They know drawings only.
+``calibrate.demo_networks`` and ``calibrate.demo_gate`` made from such drawings. They know drawings only.
 """
