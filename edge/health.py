@@ -27,6 +27,7 @@ State = Literal["starting", "ready", "not-ready", "draining", "stopped"]
 STATES: tuple[State, ...] = get_args(State)
 SCHEMA = "parrotgate.status/1"
 STAGES_KEPT = 16
+VISIT_GAP_S = 10.0
 _COUNTERS = (
     *("received", "received_bytes", "dropped", "refused", "deadletters", "published", "publish_failures", "acked"),
     *(outcome.value for outcome in Outcome),
@@ -301,7 +302,15 @@ class Health:
             self._latency.setdefault(stage, Latency()).add(ms)
 
     def _remember_positive(self, verdict: Verdict, log: CameraLog, now: float) -> None:
-        row = {"camera": verdict.camera, "picture": self._pictures.share(log.picture), "truth": log.truth_row()}
+        """One row a visit: positives of one camera and species in close succession keep the first one's picture."""
+        label = verdict.species[0].label if verdict.species else None
+        for index, (at, row) in enumerate(self._positives):
+            same = row["camera"] == verdict.camera and row["label"] == label
+            if same and now - at < VISIT_GAP_S:
+                self._positives[index] = (now, {**row, "frames": row["frames"] + 1})
+                return
+        row = {"camera": verdict.camera, "label": label, "frames": 1, "truth": log.truth_row()}
+        row["picture"] = self._pictures.share(log.picture)
         self._positives.append((now, {**row, **describe(verdict)}))
         while len(self._positives) > self._limits.positives:
             self._pictures.release(self._positives.popleft()[1]["picture"])

@@ -169,11 +169,22 @@ def test_camera_image_verdict_without_picture_shows_none_rather_than_an_older_on
 
 def test_positives_only_the_latest_keep_their_pictures() -> None:
     health = ready_health(limits=Limits(positives=2))
-    for picture in (b"1", b"2", b"3"):
-        health.verdict(verdict(), picture, "image/jpeg")
+    for camera, picture in (("a", b"1"), ("b", b"2"), ("c", b"3")):
+        health.verdict(verdict(camera), picture, "image/jpeg")
     rows = health.snapshot()["positives"]
     assert [health.positive_image(row["picture"]) for row in rows] == [(b"3", "image/jpeg"), (b"2", "image/jpeg")]
     assert health.positive_image(1) is None
+
+
+def test_positives_in_close_succession_are_one_visit() -> None:
+    clock = Clock()
+    health = ready_health(clock=clock)
+    for picture, pause in ((b"1", 0.0), (b"2", 3.0), (b"3", 60.0)):
+        clock.now += pause
+        health.verdict(verdict(), picture, "image/jpeg")
+    rows = health.snapshot()["positives"]
+    assert [row["frames"] for row in rows] == [1, 2]
+    assert health.positive_image(rows[1]["picture"]) == (b"1", "image/jpeg")
 
 
 @pytest.mark.parametrize(
