@@ -25,11 +25,13 @@ from calibrate.members import (
     fit_logistic,
     fit_mixture_chain,
     fit_ppca,
+    fold_mixture,
 )
 from calibrate.recipes import make_recipe
 from calibrate.samples import Samples
 from edge.gate import Gate, unit_rows
 from edge.gate_file import load_gate, save_gate
+from edge.gate_math import build_member
 from engines import ModelSpec
 from tests.calibrate import clusters
 
@@ -85,12 +87,16 @@ def test_seed_gate_equals_scikit_learn_on_real_features(
     compare_seed(real_samples.features, real_samples.positive, covariance, 16, tmp_path / "gate.npz")
 
 
-def test_seed_gate_survives_features_with_a_mean_far_above_their_spread(tmp_path: Path) -> None:
+def test_float32_loses_nothing_to_a_mean_far_above_the_spread(tmp_path: Path) -> None:
+    """The member alone, without the second look that the gate takes at doubtful rows."""
     rng = np.random.default_rng(8)
     x = pooled_features(rng, 900, 256) * np.float32(0.01) + np.float32(30.0)
     positive = np.arange(900) < 600
     x[~positive] += np.float32(0.002)
     compare_seed(x, positive, "spherical", 24, tmp_path / "gate.npz")
+    chain = fit_mixture_chain(x[positive].astype(np.float64), 24, 3, "spherical", seed=0)
+    fast = build_member("mixture", "spherical", fold_mixture(chain).arrays, np.float32)
+    assert np.abs(fast.score(x) - chain.score_samples(x.astype(np.float64))).max() <= 1e-3
 
 
 def compare_members(samples: Samples) -> None:
