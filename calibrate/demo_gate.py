@@ -49,7 +49,7 @@ def main(
     """Fit the gate on drawings, then measure networks and gate on fresh frames."""
     if not only_measure:
         digest = fit(models, seed, per_kind)
-        stderr.print(f"gate.npz: sha256:{digest}")
+        stderr.print(f"gate.npz: sha256:{digest}", soft_wrap=True)
     stdout.print(table(measure(models, measure_seed, cameras, frames)))
 
 

@@ -176,7 +176,7 @@ class Canvas:
 
 
 def place(
-    picture: UInt8, x: float, y: float, size: float, turn: float = 0.0, mirror: bool = False, reach: float = 1.3
+    picture: UInt8, x: float, y: float, size: float, turn: float = 0.0, mirror: bool = False, reach: float = 1.5
 ) -> Canvas:
     """A canvas for a part of ``picture``: the unit box centred at pixel (x, y), ``size`` pixels a unit.
 
