@@ -27,6 +27,7 @@ PROBABILITY_TOLERANCE = 1e-5
 # Isotonic plateaus often lie exactly on a threshold, and the pictures it was fitted on exactly on a plateau's end:
 # there the last bit of a score would decide, differently on each machine.
 _DECIMALS = 9
+_BELOW_AT_ABOVE = np.array([[-1.0], [0.0], [1.0]])
 _ERROR_SAFETY = 4.0  # the golden rows are sixteen; other rows may err more
 
 
@@ -79,6 +80,7 @@ class Gate:
         _check_finite(arrays)
         self._join = build_join(manifest.join, arrays, len(manifest.members))
         self._calibrate = build_calibrator(manifest.calibration, arrays)
+        self._zeros = np.zeros(manifest.features.size, dtype=np.float32)
         self._held_out = _held_out_scores(arrays)
         self._exact = _scorer(manifest, arrays, np.float64)
         self._fast = self._exact if precision == "float64" else _scorer(manifest, arrays, np.float32)
@@ -114,15 +116,14 @@ class Gate:
 
     def judge(self, features: Floats) -> GateScores:
         """Judge features (n, D), any float dtype; raises :class:`GateError` for another shape."""
+        self._check_shape(features)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            rows, finite = self._checked(features)
-            score = self._score(self._fast, rows)
-            decisive = self._decisive(score)
-            if self._relative_error:
-                again = self._doubtful(score) & finite
-                if again.any():
-                    score[again] = self._score(self._exact, rows[again])
-                    decisive = self._decisive(score)
+            finite = np.isfinite(features @ self._zeros)  # 0 * inf and 0 * NaN are NaN
+            score = self._score(self._fast, features)
+            decisive, unsure = self._decide(score)
+            if unsure:
+                score[unsure] = self._score(self._exact, features[unsure])
+                decisive[unsure] = self._decisive(score[unsure])
         finite &= np.isfinite(score)
         accepted = (decisive >= self.threshold) & finite
         probability = None if self._calibrate is None else decisive
@@ -130,19 +131,15 @@ class Gate:
 
     def member_scores(self, features: Floats) -> dict[str, Float64]:
         """Each member's own score (n,) in float64, by name; what the joined score is made of."""
-        rows, _ = self._checked(features)
-        x = self._inputs(self._exact, rows)
+        self._check_shape(features)
+        x = self._inputs(self._exact, features)
         names = [member.name for member in self.manifest.members]
         return {name: member.score(x) for name, member in zip(names, self._exact.members, strict=True)}
 
-    def _checked(self, features: Floats) -> tuple[Floats, Booleans]:
+    def _check_shape(self, features: Floats) -> None:
         size = self.manifest.features.size
         if features.ndim != 2 or features.shape[1] != size:
             raise GateError(f"features must have shape (n, {size}); found {features.shape}")
-        finite = np.asarray(np.isfinite(features).all(axis=1))
-        if not finite.all():
-            features = np.where(finite[:, None], features, 0.0)
-        return features, finite
 
     def _inputs(self, scorer: _Scorer, rows: Floats) -> Floats:
         x = rows.astype(scorer.dtype, copy=False)
@@ -152,28 +149,33 @@ class Gate:
         x = self._inputs(scorer, rows)
         return self._join([member.score(x) for member in scorer.members])
 
-    def _doubtful(self, score: Float64) -> Booleans:
-        """Rows (n,) whose float32 score leaves probability or decision open."""
+    def _decide(self, score: Float64) -> tuple[Float64, list[int]]:
+        """What decides (n,), and the rows for which float32 leaves it or the decision open."""
+        if not self._relative_error:
+            return self._decisive(score), []
         margin = self._relative_error * (1.0 + np.abs(score))
-        bounds = np.concatenate((score - margin, score + margin))
-        low, high = self._decisive(bounds).reshape(2, -1)
-        doubtful = (low >= self.threshold) != (high >= self.threshold)
-        doubtful |= (high - low > PROBABILITY_TOLERANCE) | (margin > SCORE_TOLERANCE)
-        return np.asarray(doubtful | ~np.isfinite(score))
+        low, decisive, high = self._decisive(score + _BELOW_AT_ABOVE * margin)
+        # Plain numbers: for the few rows of a batch a dozen numpy calls would cost more than the row itself.
+        bounds = zip(low.tolist(), high.tolist(), margin.tolist(), strict=True)
+        return decisive, [row for row, (a, b, m) in enumerate(bounds) if not self._is_sure(a, b, m)]
+
+    def _is_sure(self, low: float, high: float, margin: float) -> bool:
+        same_side = (low >= self.threshold) == (high >= self.threshold)
+        return same_side and high - low <= PROBABILITY_TOLERANCE and margin <= SCORE_TOLERANCE
 
     def _decisive(self, score: Float64) -> Float64:
         if self._calibrate is None:
             return conformal(score, self._held_out)
-        return np.round(self._calibrate(score), _DECIMALS)
+        return self._calibrate(score).round(_DECIMALS)
 
     def _measure_error(self, arrays: Arrays) -> float:
         golden = arrays.get("golden.features")
         if golden is None:
             raise GateError("a gate without golden rows cannot run in float32; fit it again")
-        rows, _ = self._checked(golden)
+        self._check_shape(golden)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            exact = self._score(self._exact, rows)
-            error = np.abs(self._score(self._fast, rows) - exact) / (1.0 + np.abs(exact))
+            exact = self._score(self._exact, golden)
+            error = np.abs(self._score(self._fast, golden) - exact) / (1.0 + np.abs(exact))
         if not np.isfinite(error).all():
             raise GateError("the golden rows' scores are not finite numbers; fit the gate again")
         return max(_ERROR_SAFETY * float(error.max()), 1e-9)

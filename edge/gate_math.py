@@ -41,17 +41,12 @@ class MemberScore(Protocol):
 
 def log_sum_exp(terms: Floats) -> Float64:
     """log sum_k exp(terms[:, k]) without overflow: (n, k) -> (n,) float64."""
-    terms = terms.astype(np.float64, copy=False)
-    peak = terms.max(axis=1)
-    result: Float64 = peak + np.log(np.exp(terms - peak[:, None]).sum(axis=1))
-    return result
+    return np.asarray(np.logaddexp.reduce(terms, axis=1, dtype=np.float64))
 
 
 def row_dot(a: Floats) -> Float64:
     """Squared length of each row: (n, d) -> (n,) float64."""
-    a = a.astype(np.float64, copy=False)
-    result: Float64 = np.einsum("ij,ij->i", a, a)
-    return result
+    return np.asarray(np.vecdot(a, a, dtype=np.float64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +94,10 @@ class IsotropicMixture:
     constants: Floats
 
     def score(self, x: Floats) -> Float64:
-        y = ((x - self.centre) @ self.projection + self.offset).astype(np.float64, copy=False)
+        y = (x - self.centre) @ self.projection + self.offset
         terms = y @ self.means_precisions
         if self.half_precisions.ndim == 1:
-            terms -= row_dot(y)[:, None] * self.half_precisions
+            terms -= np.multiply.outer(row_dot(y), self.half_precisions)
         else:
             terms -= np.square(y) @ self.half_precisions
         terms += self.constants
@@ -122,7 +117,7 @@ class CorrelatedMixture:
     constants: Floats
 
     def score(self, x: Floats) -> Float64:
-        y = ((x - self.centre) @ self.projection + self.offset).astype(np.float64, copy=False)
+        y = (x - self.centre) @ self.projection + self.offset
         terms = np.empty((len(y), len(self.constants)))
         whitened = y @ self.factors[0]
         for k, constant in enumerate(self.constants):
@@ -187,7 +182,7 @@ def _projection(shapes: _Shapes, dtype: type[np.floating[Any]]) -> tuple[int, Fl
     projection = shapes.take("projection", "Dd")
     rounded = centre.astype(dtype)
     shift = offset + (rounded.astype(np.float64) - centre) @ projection
-    return len(centre), rounded, projection.astype(dtype), shift.astype(dtype)
+    return len(centre), rounded, projection.astype(dtype), shift  # a float64 offset makes the sum float64
 
 
 def _isotropic(shapes: _Shapes, covariance: str, dtype: type[np.floating[Any]]) -> IsotropicMixture:

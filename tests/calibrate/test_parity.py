@@ -90,7 +90,7 @@ def test_seed_gate_equals_scikit_learn_on_real_features(
 def test_float32_loses_nothing_to_a_mean_far_above_the_spread(tmp_path: Path) -> None:
     """The member alone, without the second look that the gate takes at doubtful rows."""
     rng = np.random.default_rng(8)
-    x = pooled_features(rng, 900, 256) * np.float32(0.01) + np.float32(30.0)
+    x = pooled_features(rng, 900, 256) * np.float32(0.01) + np.float32(1000.0)
     positive = np.arange(900) < 600
     x[~positive] += np.float32(0.002)
     compare_seed(x, positive, "spherical", 24, tmp_path / "gate.npz")
