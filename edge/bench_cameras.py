@@ -13,11 +13,12 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from edge.link import Link, LinkSettings, Message
+from edge.link import Link
+from edge.link_handler import LinkSettings, Message, QuietHandler
 from edge.process import prepare_process
 
 
-class Cameras:
+class Cameras(QuietHandler):
     """A ``LinkHandler`` that plays ``names`` cameras on one connection until ``until`` (monotonic seconds).
 
     ``ahead`` frames of each camera are unanswered at a time; a frame whose verdict never comes is replaced after
@@ -60,12 +61,6 @@ class Cameras:
         self._last_verdict = time.monotonic()
         if self._unanswered.get(camera, 0) > 0:
             self._unanswered[camera] -= 1
-
-    def link_wants_more(self) -> bool:
-        return True
-
-    def link_confirmed(self, mid: int, failure: str | None) -> None:
-        del mid, failure
 
     def link_turn(self) -> float | None:
         now = time.monotonic()

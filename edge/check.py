@@ -12,7 +12,8 @@ from pathlib import Path
 from edge.config import Config
 from edge.config_file import load_config
 from edge.errors import LinkError, LinkRefused
-from edge.link import Link, LinkSettings, Message
+from edge.link import Link
+from edge.link_handler import LinkSettings, Message, QuietHandler
 from edge.parts import Parts, link_settings, load_parts
 from edge.wire import Topics
 from engines import ParrotgateError
@@ -97,7 +98,7 @@ def _check_broker(config: Config) -> Iterator[Finding]:
         yield Finding("login", str(error), error.exit_code)
 
 
-class _Probe:
+class _Probe(QuietHandler):
     """A ``LinkHandler`` that logs in, subscribes, sends a test frame to itself, and leaves."""
 
     def __init__(self, settings: LinkSettings, topics: Topics) -> None:
@@ -165,9 +166,6 @@ class _Probe:
         if message.topic == self._topics.canary:
             self._seen = True
             self._link.stop()
-
-    def link_wants_more(self) -> bool:
-        return True
 
     def link_confirmed(self, mid: int, failure: str | None) -> None:
         if mid == self._canary_mid and failure is not None:

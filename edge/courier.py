@@ -18,7 +18,8 @@ from typing import Literal, Protocol
 from edge.delivery import Delivery, Outgoing
 from edge.errors import FrameError
 from edge.health import Health
-from edge.link import Link, Message
+from edge.link import Link
+from edge.link_handler import Message
 from edge.mailbox import MailboxFull
 from edge.records import RawFrame, Ticket
 from edge.wire import Topics, clean_captured_at, clean_frame_id, is_reserved, shorten

@@ -18,8 +18,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
@@ -29,83 +28,15 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge.errors import LinkError, LinkRefused
+from edge.link_handler import LinkHandler, LinkSettings, Message, Will
 
 CONNACK_TIMEOUT_S = 10.0
 TCP_TIMEOUT_S = 5.0
 TURN_S = 0.5  # longest sleep of the loop: how soon a stop, a silent CONNACK or a keepalive is noticed
 FIRST_DELAY_S, MAX_DELAY_S = 1.0, 30.0
 DEFAULT_WINDOW = 10  # publications in flight; the smallest server Receive Maximum seen in the field
+_PLAIN = "is it a port without TLS (mqtt://)?"
 _REFUSED = {4, 5, 0x84, 0x85, 0x86, 0x87, 0x8C}  # bad version, id, credentials, rights, authentication method
-
-
-@dataclass(frozen=True, slots=True)
-class LinkSettings:
-    """How to reach the broker. ``version`` is 5 or 4 (3.1.1); ``password`` is the secret itself, never logged."""
-
-    host: str
-    port: int
-    client_id: str
-    version: int = 5
-    tls: bool = False
-    username: str | None = None
-    password: str | None = None
-    ca_file: str | None = None
-    cert_file: str | None = None
-    key_file: str | None = None
-    keepalive_s: int = 30
-    session_expiry_s: int = 0
-    clean_start: bool = False
-    receive_maximum: int = 65535
-    maximum_packet_bytes: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A message as it came. ``properties`` holds the MQTT 5 user properties, the last one of each name."""
-
-    topic: str
-    payload: bytes
-    mid: int
-    qos: int
-    duplicate: bool
-    retained: bool
-    properties: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Will:
-    """What the broker publishes for us when we vanish, and how we are announced."""
-
-    topic: str
-    payload: bytes
-
-
-class LinkHandler(Protocol):
-    """What a link tells. All calls come from the thread that runs the link, and must return quickly."""
-
-    def link_up(self, session_present: bool, window: int, max_packet: int | None) -> None:
-        """Connected; ``window`` publications may be in flight, of at most ``max_packet`` bytes each."""
-
-    def link_subscribed(self, refused: list[str]) -> None:
-        """The broker answered the subscriptions; ``refused`` names the filters it denied, with the reason."""
-
-    def link_down(self, reason: str) -> None:
-        """Disconnected; nothing of this connection may be acknowledged any more."""
-
-    def link_message(self, message: Message) -> None:
-        """A message came."""
-
-    def link_wants_more(self) -> bool:
-        """Whether messages may be read now; False leaves them in the socket, and so with the broker."""
-
-    def link_confirmed(self, mid: int, failure: str | None) -> None:
-        """The PUBACK of a publication came; ``failure`` is the broker's reason if it refused it."""
-
-    def link_turn(self) -> float | None:
-        """One turn of the loop: time to publish and acknowledge.
-
-        Returns how many seconds the loop may sleep at most when nothing happens; None leaves it to the link.
-        """
 
 
 class Link:
@@ -200,11 +131,13 @@ class Link:
         except ssl.SSLCertVerificationError as exc:
             raise LinkRefused(f"TLS: the certificate of {self._where} does not verify: {exc.verify_message}") from exc
         except ssl.SSLError as exc:
-            raise LinkError(f"TLS with {self._where} failed: {exc.reason or exc}") from exc
+            raise LinkError(f"TLS with {self._where} failed: {exc.reason or exc}; {_PLAIN}") from exc
         except socket.gaierror as exc:
             raise LinkError(f"the name {settings.host} does not resolve: {exc.strerror}") from exc
         except (OSError, ValueError) as exc:
-            raise LinkError(f"{self._where} does not answer: {exc}") from exc
+            hung_up = settings.tls and isinstance(exc, ConnectionResetError)
+            why = f"hangs up at the TLS handshake; {_PLAIN}" if hung_up else f"does not answer: {exc}"
+            raise LinkError(f"{self._where} {why}") from exc
 
     def publish(
         self, topic: str, payload: bytes, retain: bool = False, properties: Mapping[str, str] | None = None

@@ -16,7 +16,7 @@ from edge.decode import Decoder
 from edge.errors import ConfigError
 from edge.gate import Gate
 from edge.gate_file import load_gate
-from edge.link import LinkSettings
+from edge.link_handler import LinkSettings
 from engines import Engine, ImageLimits, ModelError, open_engine
 
 PACKET_HEADROOM = 4  # a message this many times over the frame cap is still answered; beyond, the broker drops it

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from edge.link import Link, LinkSettings, Message
+from edge.link import Link
+from edge.link_handler import LinkSettings, QuietHandler
 from edge.sources import Picture
 
 
@@ -19,7 +20,7 @@ class Sent:
     seconds: float = 0.0
 
 
-class Publisher:
+class Publisher(QuietHandler):
     """A ``LinkHandler`` that sends ``pictures`` to ``topic``, ``fps`` a second, and then stops its link.
 
     Frames without a confirmation are sent again in the next connection. ``fps`` None sends as fast as the broker
@@ -64,18 +65,9 @@ class Publisher:
         self._waiting.clear()
         self._next_at = time.monotonic()
 
-    def link_subscribed(self, refused: list[str]) -> None:
-        del refused
-
     def link_down(self, reason: str) -> None:
         del reason
         self._up = False
-
-    def link_message(self, message: Message) -> None:
-        del message
-
-    def link_wants_more(self) -> bool:
-        return True
 
     def link_confirmed(self, mid: int, failure: str | None) -> None:
         if self._waiting.pop(mid, None) is None:

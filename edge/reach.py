@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from edge.config import MqttConfig
 from edge.config_file import read_password
 from edge.errors import ConfigError
-from edge.link import LinkSettings
+from edge.link_handler import LinkSettings
 
 
 def settings_for(

@@ -13,7 +13,8 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from edge.link import Link, LinkSettings, Message
+from edge.link import Link
+from edge.link_handler import LinkSettings, Message, QuietHandler
 
 REFRESH_S = 0.25
 MAX_CAMERAS = 200
@@ -29,7 +30,7 @@ class _Row:
     positives: int
 
 
-class Watcher:
+class Watcher(QuietHandler):
     """A ``LinkHandler`` that shows every verdict under ``prefix``; ``run`` until interrupted or ``stop_after_s``."""
 
     def __init__(
@@ -81,12 +82,6 @@ class Watcher:
             self._rows.popitem(last=False)
         if self._live is None:
             self._console.print(_line(verdict), markup=False, soft_wrap=True)
-
-    def link_wants_more(self) -> bool:
-        return True
-
-    def link_confirmed(self, mid: int, failure: str | None) -> None:
-        del mid, failure
 
     def link_turn(self) -> float | None:
         if self._live is not None:

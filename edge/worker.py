@@ -23,7 +23,8 @@ from edge.courier import Courier
 from edge.delivery import Outgoing
 from edge.health import Health
 from edge.health import Limits as HealthLimits
-from edge.link import Link, Will
+from edge.link import Link
+from edge.link_handler import Will
 from edge.mailbox import Mailbox
 from edge.parts import Parts, decode_workers, frame_filter, link_settings, load_parts
 from edge.pool import Intake

@@ -10,7 +10,7 @@ from threading import Lock
 
 from edge.demo.simulator import Drawn, Simulator
 from edge.health import Health
-from edge.link import LinkSettings
+from edge.link_handler import LinkSettings
 from edge.publish import Publisher
 from edge.sources import Picture
 

@@ -14,7 +14,7 @@ from edge.config import Config
 from edge.demo.broker import EmbeddedBroker
 from edge.demo.cameras import Truths, camera_names, make_camera
 from edge.demo.score import Scorer, summary
-from edge.link import LinkSettings
+from edge.link_handler import LinkSettings
 from edge.pool import call_on_signal, spawn
 from edge.publish import Publisher
 from edge.worker import Worker

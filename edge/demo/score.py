@@ -13,7 +13,8 @@ from rich.table import Table
 
 from edge.demo.cameras import Truths
 from edge.demo.simulator import Drawn
-from edge.link import Link, LinkSettings, Message
+from edge.link import Link
+from edge.link_handler import LinkSettings, Message, QuietHandler
 
 
 @dataclass(slots=True)
@@ -31,7 +32,7 @@ class Tally:
     latencies_ms: list[float] = field(default_factory=list)
 
 
-class Scorer:
+class Scorer(QuietHandler):
     """A ``LinkHandler`` that reads verdicts; ``run`` until ``stop``."""
 
     def __init__(self, settings: LinkSettings, prefix: str, truths: Truths) -> None:
@@ -49,15 +50,6 @@ class Scorer:
         """End ``run``."""
         self._link.stop()
 
-    def link_up(self, session_present: bool, window: int, max_packet: int | None) -> None:
-        del session_present, window, max_packet
-
-    def link_subscribed(self, refused: list[str]) -> None:
-        del refused
-
-    def link_down(self, reason: str) -> None:
-        del reason
-
     def link_message(self, message: Message) -> None:
         if message.qos > 0:
             self._link.acknowledge(message.mid)
@@ -67,15 +59,6 @@ class Scorer:
             if drawn is not None and verdict["id"] not in self._seen:
                 self._seen.add(verdict["id"])
                 self._count(verdict, drawn)
-
-    def link_wants_more(self) -> bool:
-        return True
-
-    def link_confirmed(self, mid: int, failure: str | None) -> None:
-        del mid, failure
-
-    def link_turn(self) -> float | None:
-        return None
 
     def _count(self, verdict: dict[str, Any], drawn: Drawn) -> None:
         tally = self.tally

@@ -20,11 +20,12 @@ from typing import Any
 import yaml
 
 from edge.demo.simulator import Simulator
-from edge.link import Link, LinkSettings, Message
+from edge.link import Link
+from edge.link_handler import LinkSettings, Message, QuietHandler
 from edge.publish import Publisher
 from edge.sources import Picture
 
-MODELS = Path(os.environ.get("XMODELS") or str(files("edge.demo").joinpath("models")))
+MODELS = Path(str(files("edge.demo").joinpath("models")))
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -123,7 +124,7 @@ class WorkerProcess:
         wait_for(lambda: self.get("/readyz")[0] == 200, seconds, f"readiness; log:\n{self.log.read_text()}")
 
 
-class Verdicts:
+class Verdicts(QuietHandler):
     """A subscriber that collects every verdict under a prefix, from ``start`` to ``stop``."""
 
     def __init__(self, settings: LinkSettings, prefix: str = "cameras", more: tuple[str, ...] = ()) -> None:
@@ -143,13 +144,9 @@ class Verdicts:
         self._link.stop()
         self._thread.join(5)
 
-    def link_up(self, session_present: bool, window: int, max_packet: int | None) -> None: ...
-
     def link_subscribed(self, refused: list[str]) -> None:
         assert not refused
         self._subscribed.set()
-
-    def link_down(self, reason: str) -> None: ...
 
     def link_message(self, message: Message) -> None:
         if message.qos:
@@ -160,14 +157,6 @@ class Verdicts:
             self.by_frame[verdict["camera"], verdict["frame_id"]].append(verdict)
         else:
             self.other.append((message.topic, message.payload))
-
-    def link_wants_more(self) -> bool:
-        return True
-
-    def link_confirmed(self, mid: int, failure: str | None) -> None: ...
-
-    def link_turn(self) -> float | None:
-        return None
 
 
 class Camera:

@@ -1,0 +1,238 @@
+"""``edge check``: each fault of broker, rights, models and gate with a sentence of its own, and the right exit code."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from edge.check import Finding, check, pins
+from edge.config_file import load_config
+from tests.authority import Authority
+from tests.edge.worker_process import MODELS, demo_config
+from tests.mosquitto import Broker, free_port, password_lines
+
+
+@pytest.fixture
+def examine(tmp_path: Path) -> Callable[..., dict[str, Finding]]:
+    """Writes a configuration and gives the findings by stage."""
+
+    def run(url: str, **changes: Any) -> dict[str, Finding]:
+        path = tmp_path / "edge.yaml"
+        path.write_text(yaml.safe_dump(demo_config(url, **changes)))
+        return {finding.stage: finding for finding in check(path, {})}
+
+    return run
+
+
+def password(folder: Path, text: str) -> str:
+    """A password file."""
+    path = folder / "password"
+    path.write_text(text)
+    path.chmod(0o600)
+    return str(path)
+
+
+def copied_models(folder: Path) -> Path:
+    """The demo's models in a folder that a test may damage."""
+    return Path(shutil.copytree(MODELS, folder / "models"))
+
+
+def on(models: Path) -> dict[str, Any]:
+    """The sections that name the files in ``models``."""
+    return {
+        "features": {"model": str(models / "features.onnx")},
+        "gate": {"file": str(models / "gate.npz")},
+        "species": {"model": str(models / "species.onnx")},
+    }
+
+
+def test_all_well(mosquitto: Broker, examine: Callable[..., dict[str, Finding]]) -> None:
+    findings = examine(mosquitto.url)
+    assert {finding.exit_code for finding in findings.values()} == {0}
+    assert {"config", "features", "species", "gate", "self-test", "tcp", "login", "subscribe", "test frame"} <= set(
+        findings
+    )
+
+
+def test_broker_down(examine: Callable[..., dict[str, Finding]]) -> None:
+    finding = examine(f"mqtt://127.0.0.1:{free_port()}")["tcp"]
+    assert finding.exit_code == 75
+    assert "is the broker running" in finding.sentence
+
+
+def test_unknown_host(examine: Callable[..., dict[str, Finding]]) -> None:
+    finding = examine("mqtt://no-such-host.invalid")["name"]
+    assert finding.exit_code == 75
+    assert "does not resolve" in finding.sentence
+
+
+@pytest.mark.parametrize("version", [5, "3.1.1"])
+def test_wrong_password(
+    broker_with: Callable[..., Broker], tmp_path: Path, examine: Callable[..., dict[str, Finding]], version: Any
+) -> None:
+    broker = broker_with(*password_lines(tmp_path / "users", {"orin": "secret"}))
+    mqtt = {"url": broker.url, "version": version, "username": "orin"}
+    good = examine(broker.url, mqtt={**mqtt, "password_file": password(tmp_path, "secret\n")})
+    assert good["login"].exit_code == 0
+    bad = examine(broker.url, mqtt={**mqtt, "password_file": password(tmp_path, "wrong")})["login"]
+    assert bad.exit_code == 78
+    assert "refuses the connection" in bad.sentence
+    assert "orin" in bad.sentence
+    assert "wrong" not in bad.sentence, "the password itself must not be shown"
+
+
+def test_denied_subscription(
+    broker_with: Callable[..., Broker], tmp_path: Path, examine: Callable[..., dict[str, Finding]]
+) -> None:
+    (tmp_path / "acl").write_text("topic write cameras/#\n")
+    broker = broker_with(f"acl_file {tmp_path}/acl")
+    findings = examine(broker.url)
+    assert findings["login"].exit_code == 0
+    # mosquitto 2.0.11 grants what its access list denies and then keeps silent: only the test frame shows it
+    denied = findings["test frame"] if findings["subscribe"].exit_code == 0 else findings["subscribe"]
+    assert denied.exit_code == 78
+    assert "read access" in denied.sentence
+
+
+def test_denied_publication_is_a_warning(
+    broker_with: Callable[..., Broker], tmp_path: Path, examine: Callable[..., dict[str, Finding]]
+) -> None:
+    (tmp_path / "acl").write_text("topic read cameras/#\ntopic write cameras/+/verdict\ntopic write edge/#\n")
+    finding = examine(broker_with(f"acl_file {tmp_path}/acl").url)["test frame"]
+    assert finding.warning
+    assert finding.exit_code == 0
+
+
+@pytest.fixture
+def secure(broker_with: Callable[..., Broker], authority: Authority) -> Broker:
+    """A broker with TLS."""
+    server = authority.issue("broker")
+    return broker_with(f"cafile {authority.ca_file}", f"certfile {server.cert}", f"keyfile {server.key}")
+
+
+def test_tls_that_verifies(secure: Broker, authority: Authority, examine: Callable[..., dict[str, Finding]]) -> None:
+    findings = examine(secure.url, mqtt={"url": secure.url, "ca_file": str(authority.ca_file)})
+    assert findings["test frame"].exit_code == 0
+
+
+def test_tls_certificate_of_a_stranger(secure: Broker, examine: Callable[..., dict[str, Finding]]) -> None:
+    finding = examine(secure.url)["login"]
+    assert finding.exit_code == 78
+    assert "does not verify" in finding.sentence
+
+
+def test_tls_certificate_of_another_host(
+    broker_with: Callable[..., Broker], authority: Authority, examine: Callable[..., dict[str, Finding]]
+) -> None:
+    server = authority.issue("broker", "elsewhere.example")
+    broker = broker_with(f"cafile {authority.ca_file}", f"certfile {server.cert}", f"keyfile {server.key}")
+    finding = examine(broker.url, mqtt={"url": broker.url, "ca_file": str(authority.ca_file)})["login"]
+    assert finding.exit_code == 78
+    assert "does not verify" in finding.sentence
+
+
+def test_plain_connection_to_a_tls_port(secure: Broker, examine: Callable[..., dict[str, Finding]]) -> None:
+    finding = examine(secure.url.replace("mqtts", "mqtt"))["login"]
+    assert finding.exit_code == 75
+    assert "mqtts://" in finding.sentence
+
+
+def test_tls_connection_to_a_plain_port(mosquitto: Broker, examine: Callable[..., dict[str, Finding]]) -> None:
+    finding = examine(mosquitto.url.replace("mqtt://127.0.0.1", "mqtts://localhost"))["login"]
+    assert finding.exit_code == 75
+    assert "TLS" in finding.sentence
+
+
+def test_mutual_tls(
+    broker_with: Callable[..., Broker], authority: Authority, examine: Callable[..., dict[str, Finding]]
+) -> None:
+    server, own = authority.issue("broker"), authority.issue("orin-07")
+    lines = (f"cafile {authority.ca_file}", f"certfile {server.cert}", f"keyfile {server.key}")
+    broker = broker_with(*lines, "require_certificate true", "use_identity_as_username true")
+    mqtt = {"url": broker.url, "ca_file": str(authority.ca_file)}
+    without = examine(broker.url, mqtt=mqtt)["login"]
+    assert without.exit_code != 0
+    assert "client certificate" in without.sentence
+    given = examine(broker.url, mqtt={**mqtt, "cert_file": str(own.cert), "key_file": str(own.key)})
+    assert given["test frame"].exit_code == 0
+
+
+def test_model_missing(mosquitto: Broker, examine: Callable[..., dict[str, Finding]], tmp_path: Path) -> None:
+    finding = examine(mosquitto.url, features={"model": str(tmp_path / "none.onnx")})["models"]
+    assert finding.exit_code == 78
+    assert "none.onnx" in finding.sentence
+
+
+@pytest.mark.parametrize("name", ["features.onnx", "species.onnx", "gate.npz"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "garbage"])
+def test_damaged_artifact(
+    mosquitto: Broker, examine: Callable[..., dict[str, Finding]], tmp_path: Path, name: str, damage: str
+) -> None:
+    models = copied_models(tmp_path)
+    data = bytearray((models / name).read_bytes())
+    if damage == "flip":
+        data[len(data) // 2] ^= 1
+    damaged = {"flip": bytes(data), "truncate": bytes(data[: len(data) // 2]), "empty": b"", "garbage": b"x" * 5000}
+    (models / name).write_bytes(damaged[damage])
+    finding = examine(mosquitto.url, **on(models))["models"]
+    assert finding.exit_code == 78
+    assert name in finding.sentence
+
+
+@pytest.mark.parametrize(
+    "manifest", ["", "{", "[]", '{"format": 99}', '{"format": 1, "name": NaN}', "[" * 50_000, '{"format": 1}']
+)
+def test_broken_manifest(
+    mosquitto: Broker, examine: Callable[..., dict[str, Finding]], tmp_path: Path, manifest: str
+) -> None:
+    models = copied_models(tmp_path)
+    (models / "features.onnx.json").write_text(manifest)
+    finding = examine(mosquitto.url, **on(models))["models"]
+    assert finding.exit_code == 78
+    assert "features.onnx.json" in finding.sentence
+
+
+def test_gate_of_another_feature_model(
+    mosquitto: Broker, examine: Callable[..., dict[str, Finding]], tmp_path: Path
+) -> None:
+    models = copied_models(tmp_path)
+    path = models / "features.onnx.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({**manifest, "origin": "0" * 64}))
+    finding = examine(mosquitto.url, **on(models))["models"]
+    assert finding.exit_code == 78
+    assert "gate" in finding.sentence
+    assert "calibrate fit" in finding.sentence
+
+
+def test_swapped_tasks(mosquitto: Broker, examine: Callable[..., dict[str, Finding]]) -> None:
+    finding = examine(mosquitto.url, features={"model": str(MODELS / "species.onnx")})["models"]
+    assert finding.exit_code == 78
+    assert "task" in finding.sentence
+
+
+def test_pins_are_accepted_and_a_wrong_one_is_refused(
+    mosquitto: Broker, examine: Callable[..., dict[str, Finding]], tmp_path: Path
+) -> None:
+    path = tmp_path / "edge.yaml"
+    path.write_text(yaml.safe_dump(demo_config(mosquitto.url)))
+    found = pins(load_config(path, {}))
+    sections = on(MODELS)
+    pinned = {name: {**section, "sha256": found[name]} for name, section in sections.items()}
+    assert all(finding.exit_code == 0 for finding in examine(mosquitto.url, **pinned).values())
+    for name in sections:
+        wrong = {**pinned, name: {**pinned[name], "sha256": "0" * 64}}
+        assert examine(mosquitto.url, **wrong)["models"].exit_code == 78
+
+
+def test_faulty_configuration(examine: Callable[..., dict[str, Finding]]) -> None:
+    finding = examine("mqtt://localhost", batch={"max": 0}, colour="red")["config"]
+    assert finding.exit_code == 78
+    assert "batch" in finding.sentence
+    assert "colour" in finding.sentence
