@@ -11,11 +11,22 @@ from typing import Annotated, cast
 
 import typer
 
+from calibrate import (
+    benchmark_command,
+    cluster_command,
+    compare_command,
+    convert_command,
+    extract_command,
+    report_command,
+    review_command,
+    species_command,
+)
 from calibrate.bench_gate import bench_gate, timings_table
 from calibrate.extract import parse_views
 from calibrate.figures import figures_table
 from calibrate.fit import FitOptions, fit_gate
 from calibrate.gather import gather
+from calibrate.options import DeviceOption, Model, Threads
 from calibrate.recipes import make_recipe
 from calibrate.score import score_pictures
 from edge.gate_file import load_gate, save_gate
@@ -27,10 +38,6 @@ from engines.console import run_app, stderr, stdout
 log = logging.getLogger(__name__)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="From folders of pictures to a gate file.")
-
-Model = Annotated[Path, typer.Option("--model", help="feature model with its manifest beside it")]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")]
-Threads = Annotated[int | None, typer.Option("--threads", help="threads inside one inference; default: every core")]
 
 
 @app.command()
@@ -113,6 +120,19 @@ def _write_report(folder: Path, manifest: GateManifest, name: str) -> None:
         (folder / "gate.json").write_text(text + "\n", encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{folder}: the report cannot be written ({error.strerror})") from error
+
+
+for _module in (
+    extract_command,
+    compare_command,
+    report_command,
+    benchmark_command,
+    cluster_command,
+    species_command,
+    review_command,
+    convert_command,
+):
+    _module.register(app)
 
 
 def main() -> None:
