@@ -223,8 +223,9 @@ def as_probabilities(answer: Float32, kind: str) -> Float32:
     """Class probabilities (n, classes) from what a classifier gave: softmax of ``logits``, else unchanged."""
     if kind != "logits":
         return answer
-    exponent = np.exp(answer - answer.max(axis=1, keepdims=True))
-    result: Float32 = exponent / exponent.sum(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # an infinite logit becomes NaN, and the caller refuses that
+        exponent = np.exp(answer - answer.max(axis=1, keepdims=True))
+        result: Float32 = exponent / exponent.sum(axis=1, keepdims=True)
     return result
 
 

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -109,7 +111,8 @@ def test_user_properties_travel_with_mqtt_5(mosquitto: Broker, topic: str) -> No
     assert reader.messages[0].properties == {"frame_id": "7", "captured_at": "1.5"}
 
 
-def test_unacknowledged_messages_come_again_in_the_next_connection(broker: AnyBroker, topic: str) -> None:
+def test_unacknowledged_messages_come_again_in_the_next_connection(mosquitto: Broker, topic: str) -> None:
+    broker = mosquitto  # the embedded broker does not deliver again
     kept = replace(settings_for(broker), clean_start=False)
     with running(kept, topic) as reader:
         reader.acknowledge = False
@@ -160,10 +163,8 @@ def test_link_comes_back_after_the_broker_was_killed(broker_with: Callable[..., 
             wait_for(lambda count=ups: reader.events.count("up") > count, 20, f"reconnection {reader.events}")
 
 
-def test_wrong_password_ends_the_first_connection_for_good(
-    broker_with: Callable[..., Broker], tmp_path_factory
-) -> None:  # type: ignore[no-untyped-def]
-    broker = broker_with(*password_lines(tmp_path_factory.mktemp("users"), {"orin": "secret"}))
+def test_wrong_password_ends_the_first_connection_for_good(broker_with: Callable[..., Broker], tmp_path: Path) -> None:
+    broker = broker_with(*password_lines(tmp_path / "users", {"orin": "secret"}))
     link = Link(replace(settings_for(broker), username="orin", password="wrong"), Recorder())
     with pytest.raises(LinkRefused, match="orin"):
         link.run()
@@ -218,5 +219,5 @@ def test_connect_attempts_have_jitter() -> None:
     wait_for(lambda: len(pauses) >= 4, 10, "attempts")
     link.stop()
     thread.join(5)
-    gaps = [round(later - earlier, 2) for earlier, later in zip(pauses, pauses[1:], strict=False)]
+    gaps = [round(later - earlier, 2) for earlier, later in pairwise(pauses)]
     assert len(set(gaps)) > 1
