@@ -43,22 +43,26 @@ class FitOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class FittedGate:
-    """What :func:`edge.gate_file.save_gate` takes."""
-
-    manifest: GateManifest
-    arrays: dict[str, npt.NDArray[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class _HeldOut:
-    """Held-out pictures' numbers: each member's score (m, n), the joined score (n,), and what decides (n,), where
-    join and calibrator of a fold's pictures come from the other folds."""
+class HeldOut:
+    """What was found of pictures that the scoring members were not fitted on: each member's score (m, n), the joined
+    score (n,), and what decides (n,), where join and calibrator of a fold's pictures come from the other folds."""
 
     members: Float64
     score: Float64
     probability: Float64 | None
     decisive: Float64
+
+
+@dataclass(frozen=True, slots=True)
+class FittedGate:
+    """``manifest`` and ``arrays`` as :func:`edge.gate_file.save_gate` takes them; ``samples`` is what was fitted on
+    with the features as the gate sees them, ``held_out`` and ``folds`` say how each of its n pictures fared."""
+
+    manifest: GateManifest
+    arrays: dict[str, npt.NDArray[Any]]
+    samples: Samples
+    held_out: HeldOut
+    folds: Split
 
 
 def fit_gate(samples: Samples, model: ModelSpec, recipe: Recipe, options: FitOptions) -> FittedGate:
@@ -107,7 +111,7 @@ def _fit(original: Samples, samples: Samples, model: ModelSpec, recipe: Recipe, 
     arrays |= join_arrays | (calibration.arrays if calibration else {})
     arrays["conformal.scores"] = np.sort(held_out.score[samples.positive])
     arrays["golden.features"] = original.features[_golden_rows(held_out.score)].astype(np.float32)
-    return FittedGate(manifest, arrays)
+    return FittedGate(manifest, arrays, samples, held_out, folds)
 
 
 def _as_the_gate_sees(features: Floats, *, normalise: bool) -> Float64:
@@ -142,18 +146,18 @@ def _check(samples: Samples, recipe: Recipe, options: FitOptions) -> None:
 
 def _hold_out(
     samples: Samples, recipe: Recipe, folds: Split, discriminative: bool
-) -> tuple[_HeldOut, dict[str, Float64], Calibration | None]:
+) -> tuple[HeldOut, dict[str, Float64], Calibration | None]:
     scores, forgives = _member_scores(samples, recipe, folds, discriminative)
     join_arrays = _fit_join(scores, samples.positive, forgives)
     score = _join(scores, join_arrays)
     if not samples.negatives:
         log.warning("no negatives: no probability can be learnt; a conformal p-value decides")
         p_value = _cross_p_values(score, folds)
-        return _HeldOut(scores, score, None, p_value), join_arrays, None
+        return HeldOut(scores, score, None, p_value), join_arrays, None
     kind = choose_kind(score, samples.positive, folds.fold)
     probability = _cross_probability(scores, samples.positive, forgives, folds, kind)
     calibration = fit_calibrator(kind, score, samples.positive)
-    return _HeldOut(scores, score, probability, probability), join_arrays, calibration
+    return HeldOut(scores, score, probability, probability), join_arrays, calibration
 
 
 def _member_scores(samples: Samples, recipe: Recipe, folds: Split, discriminative: bool) -> tuple[Float64, list[float]]:
