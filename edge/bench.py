@@ -31,7 +31,8 @@ from edge.records import RawFrame, Ticket
 from edge.worker import Worker
 from engines import ParrotgateError, UsageError
 
-ROUNDS = 5  # of each of the three
+MAX_ROUNDS = 5  # of each of the three; at least two
+SECONDS_A_ROUND = 6.0
 WARM_UP_S = 1.5
 AHEAD = 4  # unanswered frames of each camera
 
@@ -75,8 +76,8 @@ def run_bench(
     with tempfile.TemporaryDirectory() as scratch:
         folder = _collect(images, Path(scratch))
         pictures = [path.read_bytes() for path in sorted(folder.iterdir())]
-        bench = _Bench(_benched(config), folder, pictures, cameras, max(2.0, seconds / (3 * ROUNDS)))
-        return bench.run(report)
+        rounds = max(2, min(MAX_ROUNDS, int(seconds / SECONDS_A_ROUND)))
+        return _Bench(_benched(config), folder, pictures, cameras, seconds / (2.5 * rounds)).run(rounds, report)
 
 
 class _Bench:
@@ -88,15 +89,15 @@ class _Bench:
         self._slice_s = slice_s
         self._latencies: list[float] = []
 
-    def run(self, report: Callable[[str], None]) -> Report:
+    def run(self, rounds: int, report: Callable[[str], None]) -> Report:
         result = Report()
         parts = load_parts(self._config)
         parts.warm_up(self._config.batch.max)
-        for number in range(ROUNDS):
+        for number in range(rounds):
             row = {"path_fps": self._path(result)}
             row["loop_fps"] = self._loop(parts)
             row["engine_fps"] = self._engine(parts)
-            report(f"round {number + 1} of {ROUNDS}: " + ", ".join(f"{k} {v:.1f}" for k, v in row.items()))
+            report(f"round {number + 1} of {rounds}: " + ", ".join(f"{k} {v:.1f}" for k, v in row.items()))
             result.rounds.append(row)
         self._conclude(result)
         parts.close()

@@ -74,21 +74,25 @@ def _read_files(root: Path, files: list[Path], loop: bool) -> Iterator[Picture]:
 
 
 def _capture(source: str, loop: bool) -> Iterator[Picture]:
+    return _read_capture(source, _open(source), loop)
+
+
+def _open(source: str) -> cv2.VideoCapture:
+    capture = cv2.VideoCapture(int(source) if source.isdecimal() else source)
+    if not capture.isOpened():
+        raise UsageError(f"{source} cannot be opened as a video; is the address right, does its format need a codec?")
+    return capture
+
+
+def _read_capture(source: str, capture: cv2.VideoCapture, loop: bool) -> Iterator[Picture]:
     serial = 0
     while True:
-        capture = cv2.VideoCapture(int(source) if source.isdecimal() else source)
-        if not capture.isOpened():
-            raise UsageError(
-                f"{source} cannot be opened as a video; is the address right, does its format need a codec?"
-            )
         before = serial
-        while True:
-            good, pixels = capture.read()
-            if not good:
-                break
-            _, data = cv2.imencode(".jpg", pixels, (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
+        while (frame := capture.read())[0]:
+            _, data = cv2.imencode(".jpg", frame[1], (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
             yield Picture(f"{serial:06d}", data.tobytes())
             serial += 1
         capture.release()
         if not loop or serial == before:
             return
+        capture = _open(source)
