@@ -181,30 +181,28 @@ def test_schemas_are_valid_and_the_verdicts_is_the_published_one() -> None:
 
 def test_every_verdict_field_of_format_1_is_still_there() -> None:
     """Consumers rely on these: fields are only ever added."""
-    promised = set(
-        [
-            "schema",
-            "id",
-            "camera",
-            "frame_id",
-            "captured_at",
-            "judged_at",
-            "verdict",
-            "probability",
-            "p_value",
-            "threshold",
-            "score",
-            "species",
-            "gate",
-            "models",
-            "reused",
-            "dropped_before",
-            "redelivered",
-            "image",
-            "latency_ms",
-            "worker",
-            "error",
-        ]
-    )
+    promised = {
+        "schema",
+        "id",
+        "camera",
+        "frame_id",
+        "captured_at",
+        "judged_at",
+        "verdict",
+        "probability",
+        "p_value",
+        "threshold",
+        "score",
+        "species",
+        "gate",
+        "models",
+        "reused",
+        "dropped_before",
+        "redelivered",
+        "image",
+        "latency_ms",
+        "worker",
+        "error",
+    }
     published = json.loads((ROOT / "edge/schemas/verdict.schema.json").read_text())
     assert promised <= set(published["required"])
