@@ -158,7 +158,7 @@ class FeaturesConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where both engines run; auto: the GPU where one can be used, else the CPU."""
     build: Literal["never", "auto"] = "never"
-    """auto: build a plan that is missing or of another GPU at start; never: refuse it and say how to build it."""
+    """never: refuse a plan that is missing or of another GPU; auto: build it at start (not in this release)."""
     sha256: Sha256 | None = None
     """Pin: the model file's SHA-256 as 64 hexadecimal digits; null: the manifest's alone counts."""
 
@@ -251,7 +251,7 @@ class DecodeConfig(Section):
     """How pictures become pixels."""
 
     mode: Literal["threads", "isolated"] = "threads"
-    """threads: in the worker's process; isolated: in child processes, which a hostile picture may crash."""
+    """threads: in the worker's process; isolated: in child processes (not in this release)."""
     workers: Annotated[Whole, Field(ge=1, le=MAX_DECODERS)] | Literal["auto"] = "auto"
     """Decoders beside the engine, 1 to 64; auto: as many as this machine's cores allow."""
     formats: Annotated[tuple[Literal["jpeg", "png", "webp"], ...], Field(min_length=1)] = ("jpeg", "png", "webp")

@@ -65,6 +65,7 @@ def load_parts(config: Config) -> Parts:
     Raises:
         ModelError, GateError, ConfigError: an artifact cannot be used; the sentence says what to do.
     """
+    _refuse_what_is_not_built(config)
     features = _open_features(config)
     gate = load_gate(config.gate.file, sha256=config.gate.sha256, features=features.spec)
     species = _open_species(config)
@@ -123,6 +124,17 @@ def decode_workers(config: Config) -> int:
     if isinstance(workers, int):
         return workers
     return max(1, min(8, len(os.sched_getaffinity(0)) - 1))
+
+
+def _refuse_what_is_not_built(config: Config) -> None:
+    """Values that the configuration knows and this release cannot honour are refused, never ignored."""
+    faults = []
+    if config.decode.mode == "isolated":
+        faults.append("decode.mode: isolated is not part of this release; write threads")
+    if config.features.build == "auto":
+        faults.append("features.build: auto needs the TensorRT builder, which is not part of this release; write never")
+    if faults:
+        raise ConfigError(f"worker {config.worker}", faults)
 
 
 def _open_features(config: Config) -> Engine:
