@@ -168,6 +168,7 @@ def bench(
     images: Annotated[Path | None, typer.Option(help="Folder of JPEGs to send; else 1920x1080 ones are drawn.")] = None,
     cameras: Annotated[int, typer.Option(min=1, max=256, help="Simulated cameras.")] = 8,
     seconds: Annotated[float, typer.Option("--for", min=10, help="Seconds to measure.")] = 60,
+    life: Annotated[bool, typer.Option("--life", help="Also measure start-up, memory and idle CPU.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """The whole path through a real broker, a bare loop without one, and the engine alone, interleaved in one run."""
@@ -177,7 +178,7 @@ def bench(
     from edge.config_file import load_config
 
     with stderr.status("measuring") as status:
-        report = run_bench(load_config(config), images, cameras, seconds, lambda text: status.update(text))
+        report = run_bench(load_config(config), images, cameras, seconds, status.update, life=life)
     if as_json:
         stdout.print_json(json.dumps(dataclasses.asdict(report)))
         return
@@ -194,7 +195,12 @@ def bench(
     )
     stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in report.stages_ms.items())
     stdout.print(f"medians, ms: {stages}; {report.inferences} inferences for {report.frames} frames")
-    stdout.print(f"peak resident memory {report.rss_mib:.0f} MiB")
+    stdout.print(f"peak resident memory of this process {report.rss_mib:.0f} MiB")
+    if report.life:
+        stdout.print(
+            "worker alone: ready {ready_s:.2f} s after start; resident {idle_rss_mib:.0f} MiB idle, "
+            "{load_rss_mib:.0f} MiB under load; {idle_cpu_percent:.1f} % of a core when idle".format(**report.life)
+        )
 
 
 @schema.command("config")

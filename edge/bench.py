@@ -7,7 +7,6 @@ the verdicts' publication and the acknowledgements.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import resource
 import secrets
@@ -15,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import count, cycle
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from edge.bench_life import measure_life
 from edge.config import Config
 from edge.mailbox import Mailbox
 from edge.parts import Parts, decode_workers, link_settings, load_parts
@@ -55,10 +55,17 @@ class Report:
     frames: int = 0
     inferences: int = 0
     rounds: list[dict[str, float]] = field(default_factory=list)
+    life: dict[str, float] = field(default_factory=dict)
 
 
 def run_bench(
-    config: Config, images: Path | None, cameras: int, seconds: float, report: Callable[[str], None] = lambda _: None
+    config: Config,
+    images: Path | None,
+    cameras: int,
+    seconds: float,
+    report: Callable[[str], None] = lambda _: None,
+    *,
+    life: bool = False,
 ) -> Report:
     """Measure ``config`` for about ``seconds`` with ``cameras`` simulated cameras.
 
@@ -69,6 +76,7 @@ def run_bench(
         cameras: how many cameras send.
         seconds: of the whole measurement, shared among the rounds.
         report: told what is going on.
+        life: also start the worker as a process of its own and measure start-up, memory and idle CPU.
 
     Raises:
         ParrotgateError: the worker did not become ready, or frames and inferences do not match.
@@ -77,7 +85,12 @@ def run_bench(
         folder = _collect(images, Path(scratch))
         pictures = [path.read_bytes() for path in sorted(folder.iterdir())]
         rounds = max(2, min(MAX_ROUNDS, int(seconds / SECONDS_A_ROUND)))
-        return _Bench(_benched(config), folder, pictures, cameras, seconds / (2.5 * rounds)).run(rounds, report)
+        bench = _Bench(_benched(config), folder, pictures, cameras, seconds / (2.5 * rounds))
+        result = bench.run(rounds, report)
+        if life:
+            report("starting a worker of its own: start-up, memory, idle CPU")
+            result.life = asdict(measure_life(_benched(config), bench.cameras))
+        return result
 
 
 class _Bench:
@@ -119,7 +132,7 @@ class _Bench:
         worker.start()
         try:
             _wait(lambda: worker.health.ready()[0], 20.0, lambda: worker.health.ready()[1])
-            with self._cameras(prefix):
+            with self.cameras(prefix):
                 _wait(lambda: _published(worker) > 2 * self._config.batch.max, 30.0, lambda: "no verdicts came")
                 time.sleep(WARM_UP_S)
                 before, began = _published(worker), time.monotonic()
@@ -146,10 +159,11 @@ class _Bench:
         result.stages_ms = {stage: latency[stage]["p50"] for stage in latency}
 
     @contextmanager
-    def _cameras(self, prefix: str) -> Iterator[None]:
+    def cameras(self, prefix: str) -> Iterator[None]:
+        """The cameras as a child process, sending under ``prefix`` until the block ends."""
         settings = link_settings(self._config, client_id=f"{prefix}-cameras")
         given = {
-            "settings": dataclasses.asdict(settings),
+            "settings": asdict(settings),
             "prefix": prefix,
             "names": self._names,
             "images": str(self._folder),

@@ -151,6 +151,7 @@ def call_on_signal(callback: Callable[[], object]) -> None:
         asyncio.get_running_loop().add_signal_handler(number, callback)
 
 
-def start_module(module: str, *arguments: str) -> subprocess.Popen[bytes]:
-    """Run ``python -m module arguments…`` as a child; the caller ends it."""
-    return subprocess.Popen([sys.executable, "-m", module, *arguments], stdin=subprocess.DEVNULL)
+def start_module(module: str, *arguments: str, quiet: bool = False) -> subprocess.Popen[bytes]:
+    """Run ``python -m module arguments…`` as a child, its stderr unseen when ``quiet``; the caller ends it."""
+    stderr = subprocess.DEVNULL if quiet else None
+    return subprocess.Popen([sys.executable, "-m", module, *arguments], stdin=subprocess.DEVNULL, stderr=stderr)
