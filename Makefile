@@ -40,7 +40,7 @@ help:
 	@echo 'make constraints  pin the newest versions for Python 3.10 to 3.14 (needs uv)'
 
 demo: $(DEMO)
-	@echo '==> edge demo for $(FOR) s (make demo FOR=0 lets it stay until Ctrl-C)'
+	@echo '==> edge demo $(if $(filter 0,$(FOR)),until Ctrl-C,for $(FOR) s (make demo FOR=0 lets it stay until Ctrl-C))'
 	@$(BIN)/edge demo --for $(FOR) $(ARGS)
 
 test: $(DEV) mosquitto

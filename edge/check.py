@@ -72,7 +72,8 @@ def _check_artifacts(config: Config) -> Iterator[Finding]:
 
 def _describe(parts: Parts) -> Iterator[Finding]:
     for role, facts in parts.describe().items():
-        yield Finding(role, f"{facts['name']} on {facts['device']}, sha256 {facts['sha256'][:16]}…")
+        name = parts.gate.manifest.name if role == "gate" else facts["name"]
+        yield Finding(role, f"{name} on {facts['device']}, sha256 {facts['sha256'][:16]}…")
 
 
 def _check_broker(config: Config) -> Iterator[Finding]:

@@ -53,16 +53,14 @@ async def _demo(models: Path, seconds: float, cameras: int, fps: float, port: in
         spawn("scorer", scorer.run)
         try:
             await _until_ready(worker)
-            stdout.print(f"Status page: [bold]{worker.url}[/]   broker: {broker.url} (embedded, MQTT 3.1.1)")
-            stdout.print(
-                "The cameras, the animals and the networks are simulated: drawings, and nets that know drawings."
-            )
+            _introduce(worker.url, broker.url)
             for number, name in enumerate(camera_names(cameras)):
                 camera = make_camera(_settings(broker, f"camera-{name}"), name, PREFIX, SEED + number, fps, truths)
                 publishers.append(camera)
                 spawn(f"camera-{name}", camera.run)
             began = time.monotonic()
             await _let_run(seconds, worker, scorer)
+            ran = time.monotonic() - began
         finally:
             for camera in publishers:
                 camera.stop()
@@ -70,9 +68,15 @@ async def _demo(models: Path, seconds: float, cameras: int, fps: float, port: in
             await asyncio.to_thread(worker.stop)
             scorer.stop()
             await asyncio.sleep(0.1)
-    stdout.print(summary(scorer.tally, worker.health.snapshot()["counters"], time.monotonic() - began))
+    stdout.print(summary(scorer.tally, worker.health.snapshot()["counters"], ran))
     if scorer.tally.judged == 0:
         raise ParrotgateError("no verdict came; see the log above")
+
+
+def _introduce(page: str | None, broker: str) -> None:
+    stdout.print(f"Status page: [bold]{page}[/]", soft_wrap=True)
+    stdout.print(f"Broker:      {broker} (embedded, MQTT 3.1.1)", soft_wrap=True)
+    stdout.print("Simulated:   cameras, animals and networks; the networks know drawings only", soft_wrap=True)
 
 
 def _start_worker(models: Path, url: str, port: int | None) -> Worker:
@@ -118,10 +122,11 @@ async def _let_run(seconds: float, worker: Worker, scorer: Scorer) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
         task = progress.add_task("cameras run", total=seconds or None)
-        until = time.monotonic() + seconds
-        while not stop.is_set() and (not seconds or time.monotonic() < until):
+        began = time.monotonic()
+        while not stop.is_set() and (not seconds or time.monotonic() - began < seconds):
             await asyncio.sleep(0.2)
-            tally = scorer.tally
-            progress.update(task, advance=0.2, description=f"{tally.judged} verdicts, {tally.recalled} parrots")
+            judged, parrots = scorer.tally.judged, scorer.tally.recalled
+            ran = time.monotonic() - began
+            progress.update(task, completed=ran, description=f"{judged} verdicts, {parrots} parrots")
             if not worker.health.live()[0]:
                 raise ParrotgateError(f"the worker is not alive: {worker.health.live()[1]}")
