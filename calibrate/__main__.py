@@ -26,9 +26,11 @@ from calibrate.extract import parse_views
 from calibrate.figures import figures_table
 from calibrate.fit import FitOptions, fit_gate
 from calibrate.gather import gather
-from calibrate.options import DeviceOption, Model, Threads
+from calibrate.options import Cache, DeviceOption, Model, NoCache, Threads, chosen_cache
 from calibrate.recipes import make_recipe
+from calibrate.report import write_report
 from calibrate.score import score_pictures
+from calibrate.study import held_out_study, paths_by_digest
 from edge.gate_file import load_gate, save_gate
 from edge.gate_manifest import GateManifest
 from engines import UsageError, open_engine
@@ -49,7 +51,10 @@ def fit(
         list[Path] | None, typer.Option(help="folder of pictures to refuse; repeatable; sub folders are families")
     ] = None,
     recipe: Annotated[str, typer.Option(help="robust or seed")] = "robust",
-    report: Annotated[Path | None, typer.Option(help="folder for gate.json: what was fitted and how well")] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="folder for report.html, report.json and gate.json: what was fitted and how well"),
+    ] = None,
     views: Annotated[str, typer.Option(help="views to average: full or full,hflip (doubles inference)")] = "full",
     components: Annotated[int | None, typer.Option(help="PCA components (seed, or robust with ppca)")] = None,
     covariance: Annotated[
@@ -60,6 +65,8 @@ def fit(
     seed: Annotated[int, typer.Option(help="same pictures and seed, same file")] = 0,
     device: DeviceOption = "auto",
     threads: Threads = None,
+    cache: Cache = None,
+    no_cache: NoCache = False,
 ) -> None:
     """Fit a gate on pictures and write it, with what it achieves on pictures it was not fitted on."""
     chosen = make_recipe(recipe, components, covariance, seed)
@@ -67,14 +74,17 @@ def fit(
     if not out.parent.is_dir():
         raise UsageError(f"{out.parent}: no such folder for the gate file; make it first")
     with open_engine(model, cast(Device, device), threads=threads) as engine:
-        samples = gather(engine, positives, negatives or [], options.views, normalise=chosen.normalise)
+        kept = chosen_cache(cache, no_cache, engine)
+        samples = gather(engine, positives, negatives or [], options.views, normalise=chosen.normalise, cache=kept)
         fitted = fit_gate(samples, engine.spec, chosen, options)
         save_gate(out, fitted.manifest, fitted.arrays)
         gate = load_gate(out, features=engine.spec)
     stderr.print(figures_table(gate.manifest))
     stderr.print(f"{out}: {gate.name}, {out.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
     if report is not None:
-        _write_report(report, gate.manifest, gate.name)
+        _write_manifest(report, gate.manifest, gate.name)
+        paths = paths_by_digest(positives, negatives or [])
+        stderr.print(f"{write_report(report, held_out_study(gate.name, fitted, paths))}", soft_wrap=True)
 
 
 @app.command()
@@ -113,7 +123,7 @@ def bench_gate_command(
         stdout.print(timings_table(timings))
 
 
-def _write_report(folder: Path, manifest: GateManifest, name: str) -> None:
+def _write_manifest(folder: Path, manifest: GateManifest, name: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"gate": name, **manifest.model_dump(mode="json")}, indent=2, sort_keys=True)

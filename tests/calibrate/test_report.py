@@ -1,0 +1,133 @@
+"""The report as a user asks for it, and what its page says."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from calibrate.__main__ import app
+from engines import UsageError
+from tests.calibrate.drawn import FIT, draw, place
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words))
+
+
+def done(result: Result) -> None:
+    assert result.exit_code == 0, result.exception
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = place(tmp_path_factory.mktemp("home"))
+    shutil.copytree(folder / "other/green", folder / "other" / HOSTILE)
+    draw(folder, {f"other/{HOSTILE}": (40, 190, 90)}, seed=5)
+    shutil.copy(folder / "other/green/3.png", folder / "other/green/copy.png")
+    shutil.copy(folder / "other/blue/3.png", folder / "red/a/blue.png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        done(run("fit", *FIT, "--out", "gate.npz", "--report", "first"))
+        done(run("report", "--gate", "gate.npz", *FIT, "--out", "second"))
+    return folder
+
+
+@pytest.fixture
+def here(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(home)
+    return home
+
+
+def found(folder: Path, name: str = "first") -> dict[str, Any]:
+    return dict(json.loads((folder / name / "report.json").read_text(encoding="utf-8")))
+
+
+def test_report_of_fit_and_of_the_gate_file_are_the_same(home: Path) -> None:
+    for name in ("report.html", "report.json"):
+        assert (home / "first" / name).read_bytes() == (home / "second" / name).read_bytes()
+
+
+def test_scores_shown_are_the_held_out_ones_that_the_gate_carries(home: Path) -> None:
+    report, manifest = found(home), json.loads((home / "first/gate.json").read_text())
+    recall = manifest["metrics"]["recall"]
+    assert report["scores"] == "held-out"
+    assert report["confusion"]["true_accepts"] == recall["hits"]
+    assert report["figures"]["recall"] == recall
+    assert sum(report["confusion"].values()) == recall["n"] + sum(manifest["training"]["negatives"].values())
+
+
+def test_duplicates_and_contradicting_labels_are_named(home: Path) -> None:
+    duplicates = found(home)["duplicates"]
+    assert ["other/green/3.png", "other/green/copy.png"] in [sorted(group) for group in duplicates["copies"]]
+    assert any({"red", "other"} <= {p["source"] for p in group} for group in duplicates["both_sides"])
+
+
+def test_worst_pictures_begin_with_the_mislabelled_one(home: Path) -> None:
+    worst = found(home)["worst"]["positives"]
+    assert worst[0]["path"] == "red/a/blue.png"
+    assert [p["decisive"] for p in worst] == sorted(p["decisive"] for p in worst)
+
+
+def test_page_asks_for_nothing_from_outside_and_allows_no_other_script(home: Path) -> None:
+    page = (home / "first/report.html").read_text(encoding="utf-8")
+    assert not re.search(r"""(src|href|url)\s*[=(]\s*["']?(https?:|//|/|\.)""", page)
+    assert re.search(r"default-src &#39;none&#39;; img-src data:; style-src &#39;sha256-", page)
+    assert "unsafe" not in page
+
+
+def test_page_shows_hostile_folder_names_as_words(home: Path) -> None:
+    page = (home / "first/report.html").read_text(encoding="utf-8")
+    assert HOSTILE not in page
+    assert "&lt;img src=x onerror=alert(1)&gt;" in page
+
+
+def test_page_has_every_part(home: Path) -> None:
+    page = (home / "first/report.html").read_text(encoding="utf-8")
+    parts = ("choose", "proof", "curves", "families", "worst", "map", "twins", "made")
+    assert all(f'id="{part}"' in page for part in parts)
+    for chart in ("ROC: recall", "Precision against recall", "Reliability", "Variance explained by"):
+        assert chart in page
+    assert page.count("data:image/jpeg;base64,") > 40
+
+
+def test_report_on_other_pictures_is_refused_unless_they_are_fresh(here: Path, tmp_path: Path) -> None:
+    draw(tmp_path, seed=9)
+    folders = ("--positives", str(tmp_path / "red"), "--negatives", str(tmp_path / "other"))
+    words = ("--gate", "gate.npz", "--model", "tiny.onnx", *folders, "--out", str(tmp_path / "out"))
+    refused = run("report", *words).exception
+    assert isinstance(refused, UsageError)
+    assert "fitted on other pictures" in str(refused)
+    done(run("report", *words, "--fresh"))
+    assert found(tmp_path, "out")["scores"] == "fresh"
+    assert "stated to be fresh" in (tmp_path / "out/report.html").read_text(encoding="utf-8")
+
+
+def test_report_without_negatives_says_what_it_cannot_know(here: Path, tmp_path: Path) -> None:
+    alone = ("--model", "tiny.onnx", "--positives", "red")
+    done(run("fit", *alone, "--out", str(tmp_path / "alone.npz"), "--report", str(tmp_path / "out")))
+    report = found(tmp_path, "out")
+    assert any("Without negatives nothing can be said" in sentence for sentence in report["proof"])
+    assert list(report["chosen"]) == ["recall"]
+    assert "p-value is at least" in (tmp_path / "out/report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--prior", "1.5"), "--prior is a share and must lie between 0 and 1, not 1.5"),
+        (("--frames-a-day", "0"), "--frames-a-day must be a positive number, not 0"),
+        (("--out", "gate.npz"), "cannot be written"),
+    ],
+)
+def test_impossible_report_is_refused_in_a_sentence(here: Path, words: tuple[str, ...], sentence: str) -> None:
+    refused = run("report", "--gate", "gate.npz", *FIT, "--out", "never", *words).exception
+    assert isinstance(refused, UsageError)
+    assert sentence in str(refused)
