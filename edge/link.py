@@ -7,7 +7,8 @@ handler wants sent, it sends from ``link_turn``, which the link calls once per t
 Facts of paho that shape this file: an acknowledgement queued between two connections would go out before CONNECT,
 so the handler acknowledges only between ``link_up`` and ``link_down``; paho resends what it holds by itself after a
 reconnect, so its store is emptied first, because the outbox of ``edge.delivery`` is the truth; its own reconnect has
-no jitter, so we time our own.
+no jitter, so we time our own; user properties that it cannot read, such as one with U+FEFF, make it leave the
+connection, and the broker would send the same message again for ever, so we leave them out and take the message.
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ import random
 import selectors
 import socket
 import ssl
+import struct
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import paho.mqtt.client as mqtt
+from paho.mqtt import MQTTException
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
+from paho.mqtt.properties import Properties, VariableByteIntegers
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
@@ -35,6 +38,7 @@ TCP_TIMEOUT_S = 5.0
 TURN_S = 0.5  # longest sleep of the loop: how soon a stop, a silent CONNACK or a keepalive is noticed
 FIRST_DELAY_S, MAX_DELAY_S = 1.0, 30.0
 DEFAULT_WINDOW = 10  # publications in flight; the smallest server Receive Maximum seen in the field
+MAX_PROPERTIES_BYTES = 65_536  # of one message; paho reads them in quadratic time
 _PLAIN = "is it a port without TLS (mqtt://)?"
 _REFUSED = {4, 5, 0x84, 0x85, 0x86, 0x87, 0x8C}  # bad version, id, credentials, rights, authentication method
 
@@ -104,9 +108,10 @@ class Link:
             try:
                 self.connect()
                 self._serve()
-            except LinkRefused:
+            except LinkRefused as error:
                 if not self._ever_connected:
                     raise
+                self._handler.link_down(str(error))
             except LinkError as error:
                 self._handler.link_down(str(error))
             self._pause()
@@ -279,7 +284,8 @@ class Link:
         sentence = f"{self._where} refuses the connection: {reason}"
         if reason.value in _REFUSED:
             self._refusal = f"{sentence} (client id {self.settings.client_id}, user {self.settings.username or 'none'})"
-        self._handler.link_down(sentence)
+        else:
+            self._handler.link_down(sentence)
 
     def _on_subscribe(self, _c: mqtt.Client, _u: Any, mid: int, reasons: list[ReasonCode], _p: Any) -> None:
         topics = self._subscribing.pop(mid, None)
@@ -308,6 +314,26 @@ class Link:
         self._handler.link_confirmed(mid, str(reason) if reason.is_failure else None)
 
 
+_read_properties: Callable[[Properties, bytes], tuple[Properties, int]] = Properties.unpack
+
+
+def _read_publish_properties(properties: Properties, packet: bytes) -> tuple[Properties, int]:
+    """Read the properties at the beginning of ``packet``; those of a PUBLISH are the publisher's, and never a fault."""
+    length, head = VariableByteIntegers.decode(packet)  # type: ignore[no-untyped-call]
+    whole = head + length
+    if properties.packetType != PacketTypes.PUBLISH or whole > len(packet):
+        return _read_properties(properties, packet)
+    try:
+        if length <= MAX_PROPERTIES_BYTES:
+            _read_properties(properties, packet[:whole])
+    except (MQTTException, LookupError, ValueError, struct.error):
+        properties.clear()  # type: ignore[no-untyped-call]
+    return properties, whole
+
+
+Properties.unpack = _read_publish_properties  # type: ignore[method-assign] # paho has no hook for it
+
+
 def _watch(selector: selectors.BaseSelector, sock: Any, events: int) -> None:
     watched = sock in selector.get_map()
     if events and watched:
@@ -329,4 +355,7 @@ def _user_properties(pairs: Mapping[str, str]) -> Properties:
 
 
 def _subscribe_options(settings: LinkSettings) -> Any:
-    return SubscribeOptions(qos=1) if settings.version == 5 else 1
+    if settings.version != 5:
+        return 1
+    # A retained message comes with a new session, not again with each reconnect
+    return SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -221,3 +222,32 @@ def test_connect_attempts_have_jitter() -> None:
     thread.join(5)
     gaps = [round(later - earlier, 2) for earlier, later in pairwise(pauses)]
     assert len(set(gaps)) > 1
+
+
+@pytest.mark.parametrize("text", ["a\ufeffb", "x" * 60_000], ids=["byte order mark", "60 kB"])
+def test_message_with_properties_that_paho_cannot_read_is_taken(mosquitto: Broker, topic: str, text: str) -> None:
+    """Else the connection ends, the broker sends the message again, and so on for ever: one camera stops them all."""
+    command = ["mosquitto_pub", "-p", str(mosquitto.port), "-V", "5", "-q", "1", "-t", topic, "-m", "picture"]
+    for _ in range(2):
+        command += ["-D", "publish", "user-property", "note", text]
+    with running(settings_for(mosquitto), topic) as reader:
+        subprocess.run(command, check=True, timeout=20)
+        wait_for(lambda: reader.messages, 5, f"the message; {reader.events}")
+    assert [message.payload for message in reader.messages] == [b"picture"]
+    assert reader.events.count("up") == 1
+
+
+def test_retained_message_comes_with_a_new_session_and_not_again_with_a_reconnect(
+    broker_with: Callable[..., Broker], topic: str
+) -> None:
+    broker = broker_with()
+    retained = ["mosquitto_pub", "-p", str(broker.port), "-q", "1", "-t", topic, "-m", "old", "-r"]
+    subprocess.run(retained, check=True, timeout=20)
+    with running(replace(settings_for(broker), clean_start=False), topic) as reader:
+        wait_for(lambda: reader.messages, 5, "the retained message")
+        time.sleep(1.2)  # the broker saves its acknowledgement
+        broker.restart()
+        wait_for(lambda: reader.events.count("subscribed") == 2, 15, f"the reconnect; {reader.events}")
+        time.sleep(0.3)
+    assert reader.sessions == [False, True]
+    assert len(reader.messages) == 1
