@@ -78,6 +78,7 @@ class Courier:
         self._canary: Literal["none", "sent", "seen", "refused", "lost"] = "none"
         self._canary_at = 0.0
         self._serial = 0
+        self._denied: str | None = None
         self._link: Link | None = None
 
     def attach(self, link: Link) -> None:
@@ -93,10 +94,10 @@ class Courier:
         self._wake()
 
     def notice(self, topic: str, payload: bytes, retain: bool = False) -> None:
-        """Publish something that no frame waits for."""
+        """Publish a state that no frame waits for; a newer one on the same topic takes its place while it waits."""
         with self._lock:
             self._serial += 1
-            self._delivery.offer(Outgoing(f"notice:{self._serial}", "notice", topic, payload, retain))
+            self._delivery.offer_newest(Outgoing(f"notice:{self._serial}", "notice", topic, payload, retain))
         self._wake()
 
     def settle(self, ticket: Ticket) -> None:
@@ -126,9 +127,12 @@ class Courier:
         self._health.set_state("draining", "stopping: delivering what has been judged")
 
     def pending(self) -> int:
-        """Publications and acknowledgements that have not left yet."""
+        """Publications and acknowledgements that can still leave; none without a connection.
+
+        A frame whose verdict was not confirmed is not acknowledged either, and comes again to the next worker.
+        """
         with self._lock:
-            return self._delivery.outbox + len(self._acks)
+            return self._delivery.outbox + len(self._acks) if self._delivery.connected else 0
 
     # -- the link's side ---------------------------------------------------------------------------------------
 
@@ -137,7 +141,7 @@ class Courier:
             epoch = self._delivery.connect(window)
             self._acks.clear()
         self._max_packet = max_packet
-        self._subscribed, self._canary = False, "none"
+        self._subscribed, self._canary, self._denied = False, "none", None
         if session_present:
             self._held = deque(frame for frame in self._held if frame.ticket.qos == 0)
         again = len(self._sink.purge(epoch)) if session_present else 0
@@ -147,9 +151,9 @@ class Courier:
 
     def link_subscribed(self, refused: list[str]) -> None:
         if refused:
-            sentence = f"the broker refuses our subscription ({'; '.join(refused)}): check its access list"
-            log.error(sentence)
-            self._health.set_state("not-ready", sentence)
+            self._denied = f"the broker refuses our subscription ({'; '.join(refused)}): check its access list"
+            log.error(self._denied)
+            self._tell_state()
             return
         self._subscribed = True
         self.notice(self._topics.status, b"online", retain=True)
@@ -182,8 +186,7 @@ class Courier:
         with self._lock:
             outgoing = self._delivery.confirm(mid)
             if outgoing is not None and (failure is None or outgoing.kind == "deadletter"):
-                for ticket in outgoing.tickets:
-                    self._settle(ticket)
+                self._settle_all(outgoing)
         if outgoing is None:
             return
         if failure is not None:
@@ -244,6 +247,10 @@ class Courier:
                 self._health.dropped(old.camera, "newer frame")
                 self.settle(old.ticket)
 
+    def _settle_all(self, outgoing: Outgoing) -> None:
+        for ticket in outgoing.tickets:
+            self._settle(ticket)
+
     def _settle(self, ticket: Ticket) -> None:
         for mid in self._delivery.settle(ticket):
             self._acks.append((self._delivery.epoch, mid))
@@ -280,6 +287,8 @@ class Courier:
             return False
         with self._lock:
             self._delivery.abandon(outgoing.key)
+            if outgoing.kind == "deadletter":
+                self._settle_all(outgoing)
         self._refused(outgoing, f"{size} bytes are over the broker's maximum packet size {self._max_packet}")
         return True
 
@@ -322,7 +331,7 @@ class Courier:
         if not self._warm:
             return "starting", "engines are being loaded"
         if not self._subscribed:
-            return "not-ready", "not subscribed at the broker yet"
+            return "not-ready", self._denied or "not subscribed at the broker yet"
         if self._canary == "sent":
             return "not-ready", "waiting for our own test frame"
         if self._canary == "lost":

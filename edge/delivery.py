@@ -111,6 +111,19 @@ class Delivery:
         self._outbox[outgoing.key] = outgoing
         self._unsent.append(outgoing.key)
 
+    def offer_newest(self, outgoing: Outgoing) -> None:
+        """Put a publication into the outbox in place of those to its topic that no frame waits for and are not sent.
+
+        So an absent broker finds the latest state when it is back, and the outbox does not grow with its absence.
+        """
+        for key in [key for key in self._unsent if self._is_superseded(self._outbox[key], outgoing)]:
+            self.abandon(key)
+        self.offer(outgoing)
+
+    @staticmethod
+    def _is_superseded(waiting: Outgoing, newer: Outgoing) -> bool:
+        return waiting.kind == "notice" and waiting.topic == newer.topic
+
     def next_to_send(self) -> Outgoing | None:
         """The next publication that may go out now, or None: offline, window full, or nothing to send.
 

@@ -66,17 +66,11 @@ class Mailbox:
 
     def purge(self, epoch: int) -> list[RawFrame]:
         """Remove the QoS 1 frames of connections before ``epoch``: their broker delivers them again."""
-        gone = [
-            frame
-            for queue in self._waiting.values()
-            for frame in queue
-            if frame.ticket.qos > 0 and frame.ticket.epoch < epoch
-        ]
-        if gone:
-            kept = [frame for queue in self._waiting.values() for frame in queue if frame not in gone]
-            self._waiting.clear()
-            self._frames = self.bytes = 0
-            for frame in kept:
+        gone = []
+        for frame in self.clear():
+            if frame.ticket.qos > 0 and frame.ticket.epoch < epoch:
+                gone.append(frame)
+            else:
                 self._append(frame)
         return gone
 

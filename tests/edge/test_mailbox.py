@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -107,3 +109,14 @@ def test_purge_forgets_only_what_the_broker_delivers_again() -> None:
     assert mailbox.purge(2) == [old]
     assert len(mailbox) == 2
     assert mailbox.bytes == 2
+
+
+def test_purge_of_thousands_is_quick() -> None:
+    """The link's thread does it at each reconnect, and must not miss its keepalive over it."""
+    mailbox = Mailbox("every", 65_535, 1 << 30)
+    for number in range(20_000):
+        mailbox.put(raw_frame(f"cam-{number % 50}", b"x"))
+    began = time.monotonic()
+    assert len(mailbox.purge(epoch=99)) == 20_000
+    assert time.monotonic() - began < 2.0
+    assert (len(mailbox), mailbox.bytes) == (0, 0)

@@ -1,0 +1,125 @@
+"""The courier against a link that records: what waits for an absent broker, what is refused, and what is told."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+
+from edge.courier import Courier
+from edge.delivery import Outgoing
+from edge.health import Health
+from edge.link import Link
+from edge.link_handler import Message
+from edge.mailbox import Mailbox
+from edge.records import RawFrame
+from edge.wire import Topics
+
+TOPICS = Topics("cameras", "box")
+
+
+class Recording:
+    """Stands where the link stands: keeps what is published and acknowledged."""
+
+    def __init__(self) -> None:
+        self.published: list[tuple[str, bytes]] = []
+        self.acknowledged: list[int] = []
+
+    def publish(self, topic: str, payload: bytes, retain: bool = False) -> int:
+        del retain
+        self.published.append((topic, payload))
+        return len(self.published)
+
+    def acknowledge(self, mid: int) -> None:
+        self.acknowledged.append(mid)
+
+    def wake(self) -> None:
+        """Nobody sleeps."""
+
+
+class Box(Mailbox):
+    """A mailbox as the courier's sink; ``frames`` holds what came."""
+
+    def __init__(self) -> None:
+        super().__init__("every", 100, 1 << 20)
+        self.frames: list[RawFrame] = []
+
+    def put(self, frame: RawFrame) -> list[RawFrame]:
+        self.frames.append(frame)
+        return []
+
+
+@pytest.fixture
+def link() -> Recording:
+    return Recording()
+
+
+@pytest.fixture
+def box() -> Box:
+    return Box()
+
+
+@pytest.fixture
+def courier(link: Recording, box: Box) -> Courier:
+    """A courier that has engines and no connection yet."""
+    courier = Courier(TOPICS, box, Health("box"), 1 << 20, "mqtt://broker:1883")
+    courier.attach(cast(Link, link))
+    courier.set_warm()
+    return courier
+
+
+def frame(mid: int) -> Message:
+    return Message("cameras/feeder/frame", b"picture", mid, 1, False, False, {})
+
+
+def test_states_for_an_absent_broker_are_kept_once_a_topic_and_the_newest(courier: Courier, link: Recording) -> None:
+    for number in range(500):
+        courier.notice(TOPICS.stats, b"%d" % number)
+        courier.notice(TOPICS.status, b"online", retain=True)
+    courier.link_up(False, 10, None)
+    assert courier.pending() == 2
+    courier.link_turn()
+    assert sorted(link.published) == [(TOPICS.stats, b"499"), (TOPICS.status, b"online")]
+
+
+def test_state_that_is_on_its_way_is_followed_by_the_newer_one(courier: Courier, link: Recording) -> None:
+    courier.link_up(False, 10, None)
+    for payload in (b"online", b"stopped"):
+        courier.notice(TOPICS.status, payload, retain=True)
+        courier.link_turn()
+    assert link.published == [(TOPICS.status, b"online"), (TOPICS.status, b"stopped")]
+
+
+def test_frame_whose_verdict_and_dead_letter_are_too_large_for_the_broker_is_acknowledged(
+    courier: Courier, link: Recording, box: Box
+) -> None:
+    courier.link_up(False, 10, 100)
+    courier.link_message(frame(7))
+    courier.deliver(
+        Outgoing("id", "verdict", "cameras/feeder/verdict", bytes(500), tickets=[box.frames[0].ticket], camera="feeder")
+    )
+    courier.link_turn()
+    courier.link_turn()
+    assert link.published == []
+    assert link.acknowledged == [7]
+
+
+def test_nothing_can_leave_without_a_connection(courier: Courier) -> None:
+    courier.notice(TOPICS.status, b"stopped")
+    assert courier.pending() == 0
+    courier.link_up(False, 10, None)
+    assert courier.pending() == 1
+    courier.link_down("gone")
+    assert courier.pending() == 0
+
+
+def test_refused_subscription_stays_the_reason_when_the_engines_become_warm(link: Recording, box: Box) -> None:
+    health = Health("box")
+    courier = Courier(TOPICS, box, health, 1 << 20, "mqtt://broker:1883")
+    courier.attach(cast(Link, link))
+    courier.link_up(False, 10, None)
+    courier.link_subscribed(["cameras/+/frame: Not authorized"])
+    courier.set_warm()
+    ready, reason = health.ready()
+    assert not ready
+    assert "Not authorized" in reason
