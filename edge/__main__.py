@@ -51,6 +51,9 @@ def run(config: ConfigOption, log: LogOption = "text") -> None:
 
     Exit codes: 0 stopped by a signal, 75 transient (restart it), 78 bad configuration or artifact (do not restart).
     """
+    from edge.pool import end_on_sigterm
+
+    end_on_sigterm()
     from edge.config_file import load_config
     from edge.worker import Worker
 
@@ -127,6 +130,7 @@ def publish(
         password_file=password_file,
         ca_file=ca_file,
         version=version,
+        prefix=prefix,
     )
     topic = Topics(prefix, "publish").of_camera(camera, "frame")
     publisher = Publisher(settings, topic, open_source(source, loop), fps or native_fps(source) or 1.0)
@@ -158,6 +162,7 @@ def watch(
         password_file=password_file,
         ca_file=ca_file,
         version=version,
+        prefix=prefix,
     )
     Watcher(settings, prefix, stdout, seconds or None).run()
 

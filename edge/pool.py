@@ -151,6 +151,11 @@ def call_on_signal(callback: Callable[[], object]) -> None:
         asyncio.get_running_loop().add_signal_handler(number, callback)
 
 
+def end_on_sigterm() -> None:
+    """Make a SIGTERM that comes before there is anything to drain end the process with 0; the worker has its own."""
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
+
+
 def start_module(module: str, *arguments: str, quiet: bool = False) -> subprocess.Popen[bytes]:
     """Run ``python -m module arguments…`` as a child, its stderr unseen when ``quiet``; the caller ends it."""
     stderr = subprocess.DEVNULL if quiet else None

@@ -22,13 +22,21 @@ def settings_for(
     password_file: Path | None = None,
     ca_file: Path | None = None,
     version: str = "5",
+    prefix: str = "cameras",
 ) -> LinkSettings:
     """Settings of a short-lived session at ``url``.
 
     Raises:
-        ConfigError: the address or a file cannot be used.
+        ConfigError: the address, the topic ``prefix`` or a file cannot be used.
     """
-    given = {"url": url, "version": version, "username": username, "password_file": password_file, "ca_file": ca_file}
+    given = {
+        "url": url,
+        "version": version,
+        "prefix": prefix,
+        "username": username,
+        "password_file": password_file,
+        "ca_file": ca_file,
+    }
     try:
         mqtt = MqttConfig.model_validate(given)
     except ValidationError as error:

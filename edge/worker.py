@@ -13,7 +13,7 @@ import logging
 import signal
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from types import FrameType
 
@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 STATS_EVERY_S = 30.0
 IDLE_S = 0.25  # how long an idle engine thread sleeps before it looks at the clock
 DRAIN_S = 3.5  # how long a stop waits for the broker to confirm what was judged
+STOP_S = 4.0  # how long a stop takes at most, threads that hang in a call included: supervisors wait 5 s
 ENGINE_FAILURES = 3  # in a row, before the process gives up and asks to be restarted
 SNAPSHOT_EVERY_S = 1.0  # per camera
 LATENCIES_KEPT = 4096
@@ -63,7 +64,7 @@ class Worker:
         self._failure: BaseException | None = None
         self._threads: list[threading.Thread] = []
         self._unchanged = Unchanged() if config.skip_unchanged else None
-        self._snapshots: dict[str, float] = {}
+        self._snapshots: OrderedDict[str, float] = OrderedDict()
         self._latencies: deque[float] = deque(maxlen=LATENCIES_KEPT)
         self.inferences = 0
         self._server: StatusServer | None = None
@@ -132,7 +133,7 @@ class Worker:
             self._server.should_exit = True
         for thread in self._threads:
             if thread is not threading.current_thread():
-                thread.join(2.0)
+                thread.join(max(0.0, began + STOP_S - time.monotonic()))
         self.health.set_state("stopped", "stopped")
         log.info("stopped after=%.1fs", time.monotonic() - began)
         if self._failure is not None:
@@ -262,8 +263,14 @@ class Worker:
         now = time.monotonic()
         due = now - self._snapshots.get(camera, -SNAPSHOT_EVERY_S) >= SNAPSHOT_EVERY_S
         if self.config.publish.snapshot and due and frame.content_type == "image/jpeg":
-            self._snapshots[camera] = now
+            self._remember_snapshot(camera, now)
             self._courier.notice(self._topics.of_camera(camera, "snapshot"), frame.image, retain=True)
+
+    def _remember_snapshot(self, camera: str, now: float) -> None:
+        self._snapshots[camera] = now
+        self._snapshots.move_to_end(camera)
+        while now - next(iter(self._snapshots.values())) >= SNAPSHOT_EVERY_S:
+            self._snapshots.popitem(last=False)
 
     def _publish_stats(self) -> None:
         snapshot = self.health.snapshot()

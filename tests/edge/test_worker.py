@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import secrets
+import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -179,3 +182,28 @@ def _bomb(jpeg: bytes) -> bytes:
     """``jpeg`` with a header that claims 30000 x 30000 pixels."""
     at = jpeg.index(b"\xff\xc0")
     return jpeg[: at + 5] + (30000).to_bytes(2, "big") * 2 + jpeg[at + 9 :]
+
+
+@pytest.mark.parametrize("moment", ["first modules loaded", "connecting to a host that drops packets"])
+def test_sigterm_at_an_odd_moment_ends_with_0_in_time(tmp_path: Path, moment: str) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as silent, contextlib.ExitStack() as stack:
+        for _ in range(3):  # once the backlog is full a connection neither succeeds nor fails
+            pending = stack.enter_context(socket.socket())
+            pending.setblocking(False)
+            pending.connect_ex(silent.getsockname())
+        process = WorkerProcess(tmp_path, demo_config(f"mqtt://127.0.0.1:{silent.getsockname()[1]}")).start()
+        if moment == "first modules loaded":
+            wait_for(lambda: _catches_sigterm(process.pid), 30, "a handler")
+            assert process.page() is None
+        else:
+            wait_for(process.page, 30, "the status page")
+            time.sleep(1.0)
+        began = time.monotonic()
+        assert process.terminate() == 0, process.log.read_text()
+        assert time.monotonic() - began < 5.0
+
+
+def _catches_sigterm(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught, 16) & 1 << (signal.SIGTERM - 1))
