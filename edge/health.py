@@ -40,8 +40,9 @@ _USERINFO = re.compile(r"//[^/@]*@")
 class Limits:
     """When the worker counts as stuck, and how much is remembered.
 
-    ``link_s``: the longest silence of the link's thread (three keepalives); ``stall_s``: the longest wait for a
-    verdict while frames wait; ``cameras``, ``picture_bytes`` and ``positives`` bound the memory.
+    ``link_s``: the longest silence of the link's thread (three keepalives); ``stall_s``: the longest silence of the
+    engine's thread, and the longest wait for a verdict while frames wait; ``cameras``, ``picture_bytes`` and
+    ``positives`` bound the memory.
     """
 
     link_s: float = 90.0
@@ -324,6 +325,10 @@ class Health:
                 False,
                 f"the link to the broker gave no sign of life for {silence:.0f} s (limit {self._limits.link_s:g} s)",
             )
+        silence = now - self._beats.get("engine", now)
+        if silence > self._limits.stall_s:
+            limit = self._limits.stall_s
+            return False, f"the engine's thread gave no sign of life for {silence:.0f} s (limit {limit:g} s)"
         stalled = now - max(self._progress_s, self._waiting_since_s)
         if self._waiting[0] and self._broker.connected and stalled > self._limits.stall_s:
             waiting = f"{self._waiting[0]} frame{'s wait' if self._waiting[0] > 1 else ' waits'}"

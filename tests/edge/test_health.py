@@ -64,6 +64,18 @@ def test_live_frames_that_wait_while_disconnected_is_live() -> None:
     assert health.live()[0]
 
 
+def test_live_engine_that_hangs_with_its_only_frame_is_not_live() -> None:
+    """Nobody counts waiting frames while the engine's thread hangs: its own silence must tell."""
+    clock = Clock()
+    health = ready_health(clock=clock, limits=Limits(link_s=1e9))
+    health.beat("engine")
+    health.waiting(0, 0, 0.0)
+    clock.now += 29
+    assert health.live()[0]
+    clock.now += 2
+    assert health.live() == (False, "the engine's thread gave no sign of life for 31 s (limit 30 s)")
+
+
 def test_fault_first_one_is_kept() -> None:
     health = ready_health()
     health.fault("the decode thread ended")
