@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,6 +10,10 @@ from dataclasses import dataclass
 from edge.link import Link
 from edge.link_handler import LinkSettings, QuietHandler
 from edge.sources import Picture
+
+log = logging.getLogger(__name__)
+
+OVERHEAD = 1024  # bytes of a PUBLISH beside topic and picture, generously
 
 
 @dataclass(slots=True)
@@ -23,7 +28,8 @@ class Sent:
 class Publisher(QuietHandler):
     """A ``LinkHandler`` that sends ``pictures`` to ``topic``, ``fps`` a second, and then stops its link.
 
-    Frames without a confirmation are sent again in the next connection. ``fps`` None sends as fast as the broker
+    Frames without a confirmation are sent again in the next connection; one over the broker's maximum packet size
+    counts as refused, since the broker would hang up on it each time. ``fps`` None sends as fast as the broker
     confirms. ``report`` is called after each confirmed frame.
     """
 
@@ -44,7 +50,8 @@ class Publisher(QuietHandler):
         self._waiting: dict[int, tuple[Picture, float]] = {}
         self._again: list[tuple[Picture, float]] = []
         self._next_at = 0.0
-        self._up = self._done = False
+        self._up = self._done = self._stopped = False
+        self._max_packet: int | None = None
         self._link = Link(settings, self)
 
     def run(self) -> Sent:
@@ -56,18 +63,20 @@ class Publisher(QuietHandler):
 
     def stop(self) -> None:
         """Send no more."""
+        self._stopped = True
         self._link.stop()
 
     def link_up(self, session_present: bool, window: int, max_packet: int | None) -> None:
-        del session_present, max_packet
-        self._up, self._window = True, window
+        del session_present
+        self._up, self._window, self._max_packet = True, window, max_packet
         self._again = [*self._waiting.values(), *self._again]
         self._waiting.clear()
         self._next_at = time.monotonic()
 
     def link_down(self, reason: str) -> None:
-        del reason
         self._up = False
+        if not self._done and not self._stopped:
+            log.warning("not connected, trying again: %s", reason)
 
     def link_confirmed(self, mid: int, failure: str | None) -> None:
         if self._waiting.pop(mid, None) is None:
@@ -100,6 +109,10 @@ class Publisher(QuietHandler):
         return picture, time.time()
 
     def _send(self, picture: Picture, captured_at: float) -> None:
+        if self._max_packet is not None and len(picture.data) + len(self._topic) + OVERHEAD > self._max_packet:
+            log.error("%s is over the broker's maximum packet size of %d bytes", picture.name, self._max_packet)
+            self.sent.refused += 1
+            return
         properties = {"frame_id": picture.name[:256], "captured_at": f"{captured_at:.3f}"}
         mid = self._link.publish(self._topic, picture.data, properties=properties)
         if mid is None:

@@ -52,7 +52,9 @@ def native_fps(source: str) -> float | None:
 
 
 def _files(path: Path, loop: bool) -> Iterator[Picture]:
-    files = sorted(f for f in path.rglob("*") if f.suffix.lower() in PICTURES) if path.is_dir() else [path]
+    files = (
+        sorted(f for f in path.rglob("*") if f.suffix.lower() in PICTURES and f.is_file()) if path.is_dir() else [path]
+    )
     if not files:
         raise UsageError(f"{path} holds no picture ({', '.join(sorted(PICTURES))})")
     return _read_files(path, files, loop)

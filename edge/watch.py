@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -16,9 +17,12 @@ from rich.table import Table
 from edge.link import Link
 from edge.link_handler import LinkSettings, Message, QuietHandler
 
+log = logging.getLogger(__name__)
+
 REFRESH_S = 0.25
 MAX_CAMERAS = 200
 MAX_VERDICT_BYTES = 1 << 20
+MAX_TEXT = 300
 _STYLES = {"positive": "bold green", "negative": "dim", "uncertain": "yellow", "error": "bold red"}
 
 
@@ -42,6 +46,7 @@ class Watcher(QuietHandler):
         self._rows: OrderedDict[str, _Row] = OrderedDict()
         self._until = None if stop_after_s is None else time.monotonic() + stop_after_s
         self._live: Live | None = None
+        self._stopped = False
         self._link = Link(settings, self, (f"{prefix}/+/verdict",))
 
     def run(self) -> None:
@@ -62,6 +67,8 @@ class Watcher(QuietHandler):
 
     def link_down(self, reason: str) -> None:
         self._state = reason
+        if self._live is None and not self._stopped:
+            log.warning("not connected, trying again: %s", reason)
 
     def link_message(self, message: Message) -> None:
         if message.qos > 0:
@@ -69,7 +76,7 @@ class Watcher(QuietHandler):
         verdict = _read(message.payload)
         if verdict is None:
             return
-        camera = str(verdict["camera"])
+        camera = _plain(verdict["camera"])
         old = self._rows.pop(camera, None)
         positive = verdict.get("verdict") == "positive"
         self._rows[camera] = _Row(
@@ -87,6 +94,7 @@ class Watcher(QuietHandler):
         if self._live is not None:
             self._live.update(self._table(), refresh=True)
         if self._until is not None and time.monotonic() > self._until:
+            self._stopped = True
             self._link.stop()
         return REFRESH_S
 
@@ -112,18 +120,26 @@ def _read(payload: bytes) -> dict[str, Any] | None:
 
 
 def _word(verdict: dict[str, Any]) -> str:
-    return str(verdict.get("verdict", "?"))
+    return _plain(str(verdict.get("verdict", "?")))
 
 
 def _number(value: Any, form: str) -> str:
-    return format(value, form) if isinstance(value, (int, float)) else ""
+    try:
+        return format(float(value), form) if isinstance(value, (int, float)) else ""
+    except OverflowError:
+        return "?"  # strict JSON, and yet no number that a verdict holds
+
+
+def _plain(text: str) -> str:
+    """``text`` without line ends and escape sequences: whoever may publish a verdict must not drive the terminal."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text[:MAX_TEXT])
 
 
 def _what(verdict: dict[str, Any]) -> str:
     species = verdict.get("species")
     if isinstance(species, dict):
-        return f"{species.get('label', '')} {_number(species.get('probability'), '.2f')}".strip()
-    return str(verdict.get("error") or "")
+        return _plain(f"{species.get('label', '')} {_number(species.get('probability'), '.2f')}".strip())
+    return _plain(str(verdict.get("error") or ""))
 
 
 def _likelihood(verdict: dict[str, Any]) -> str:
@@ -148,5 +164,5 @@ def _cells(camera: str, row: _Row) -> list[str]:
 
 def _line(verdict: dict[str, Any]) -> str:
     stamp = time.strftime("%H:%M:%S")
-    parts = (stamp, str(verdict["camera"]), _word(verdict), _likelihood(verdict), _what(verdict))
+    parts = (stamp, _plain(verdict["camera"]), _word(verdict), _likelihood(verdict), _what(verdict))
     return "  ".join(part for part in parts if part)

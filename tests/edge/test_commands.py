@@ -71,6 +71,39 @@ def test_publish_a_video_names_its_frames(mosquitto: Broker, tmp_path: Path) -> 
     assert all(message.payload.startswith(b"\xff\xd8") for message in reader.messages)
 
 
+def test_publish_a_picture_that_the_broker_never_takes_counts_it_and_goes_on(broker_with: Any, tmp_path: Path) -> None:
+    broker = broker_with("max_packet_size 20000")
+    picture = small_pictures()[0]
+    (tmp_path / "a.jpg").write_bytes(picture + bytes(50_000))
+    (tmp_path / "b.jpg").write_bytes(picture)
+    done = edge("publish", str(tmp_path), "--camera", "yard", "--fps", "100", "--url", broker.url)
+    assert done.returncode == 1
+    assert "1 frames" in done.stdout
+    assert "1 refused" in done.stdout
+    assert "a.jpg is over the broker's maximum packet size of 20000 bytes" in done.stderr
+
+
+def test_watch_piped_says_that_the_broker_is_down() -> None:
+    done = edge("watch", "--url", f"mqtt://127.0.0.1:{free_port()}", "--for", "1")
+    assert done.returncode == 0
+    assert "does not answer" in done.stderr
+
+
+def test_watch_piped_prints_hostile_verdicts_on_one_line_each_without_escapes(mosquitto: Broker) -> None:
+    prefix = f"t{secrets.token_hex(4)}"
+    names = ["a\x1b]0;owned\x07", "a\n12:00:00  feeder  positive", "x" * 4000]
+    for number, name in enumerate(names):
+        verdict = {"camera": name, "verdict": "positive", "probability": 10**400, "species": {"label": name}}
+        topic = f"{prefix}/{number}/verdict"
+        retained = ["mosquitto_pub", "-p", str(mosquitto.port), "-q", "1", "-r", "-t", topic, "-s"]
+        subprocess.run(retained, check=True, timeout=20, input=json.dumps(verdict).encode())
+    done = edge("watch", "--url", mosquitto.url, "--prefix", prefix, "--for", "1.5")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.split("\n")
+    assert len(lines) == len(names) + 1
+    assert all(line.isprintable() and len(line) < 1000 for line in lines)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
@@ -80,6 +113,8 @@ def test_publish_a_video_names_its_frames(mosquitto: Broker, tmp_path: Path) -> 
         (["publish", ".", "--camera", "a/b"], 1, "camera name"),
         (["publish", ".", "--camera", "a", "--url", "http://x"], 78, "mqtt://"),
         (["watch", "--url", "mqtt://user:secret@x"], 78, "password_file"),
+        (["watch", "--prefix", "a/#"], 78, "prefix"),
+        (["publish", ".", "--camera", "a", "--prefix", "a/+"], 78, "prefix"),
         (["run", "--config", "missing.yaml"], 78, "missing.yaml"),
         (["check", "--config", "missing.yaml"], 78, "missing.yaml"),
         (["run"], 2, "--config"),
