@@ -3,31 +3,51 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sized
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sized
+from typing import NoReturn, TypeVar
 
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from engines.errors import EXIT_FAILED, ParrotgateError
+from engines.errors import EXIT_CONFIG, EXIT_FAILED, ParrotgateError
 
 T = TypeVar("T")
+
+# What the box does without, and the extra that brings it.
+_EXTRAS = {
+    "amqtt": "demo",
+    "jinja2": "calibrate",
+    "joblib": "calibrate",
+    "matplotlib": "calibrate",
+    "onnx": "train",
+    "scipy": "calibrate",
+    "sklearn": "calibrate",
+    "torch": "train",
+}
 
 stderr = Console(stderr=True, highlight=False)
 stdout = Console(highlight=False)
 
 
-def run_app(app: typer.Typer, name: str) -> None:
+def run_app(app: Callable[..., object], name: str) -> None:
     """Run ``app`` and end the process: our errors become one line on stderr and their own exit code."""
     try:
         app(prog_name=name)
     except ParrotgateError as error:
-        print(f"{name}: {error}", file=sys.stderr)  # noqa: T201 - the one place that prints errors
-        sys.exit(error.exit_code)
+        _end(name, str(error), error.exit_code)
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        if library not in _EXTRAS:
+            raise
+        _end(name, f"this needs {library}, which is not installed; install parrotgate[{_EXTRAS[library]}]", EXIT_CONFIG)
     except BrokenPipeError:  # `calibrate score … | head` is no fault
         sys.stderr.close()
         sys.exit(EXIT_FAILED)
+
+
+def _end(name: str, sentence: str, code: int) -> NoReturn:
+    print(f"{name}: {sentence}", file=sys.stderr)  # noqa: T201 - the one place that prints errors
+    sys.exit(code)
 
 
 def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
