@@ -14,6 +14,7 @@ from edge.errors import FrameError
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MAX_FRAME_ID = 256
+MAX_JSON_PARTS = 10_000  # marks [ { and , in an envelope, none of them base64: 8 MiB of such become 200 MiB of objects
 _JSON_START = (b"{", b"[")
 
 
@@ -177,6 +178,8 @@ def _decode_base64(text: str) -> bytes:
 
 
 def _read_json(payload: bytes) -> Any:
+    if sum(payload.count(mark) for mark in (b"[", b"{", b",")) > MAX_JSON_PARTS:
+        raise FrameError(f"the JSON envelope has more than {MAX_JSON_PARTS} parts; expected an image and its metadata")
     try:
         return json.loads(payload, parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates)
     except FrameError:

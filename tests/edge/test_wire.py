@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -104,3 +105,14 @@ def test_parse_any_json_gives_clean_fields_or_our_error(value: Any) -> None:
     assert parsed.image
     assert clean_frame_id(parsed.frame_id) == parsed.frame_id
     assert clean_captured_at(parsed.captured_at) == parsed.captured_at
+
+
+@pytest.mark.parametrize("payload", [b"[" + b"{}," * 2_000_000 + b"{}]", b"[" * 4_000_000], ids=["wide", "deep"])
+def test_envelope_of_millions_of_parts_is_refused_before_it_is_built(payload: bytes) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(FrameError, match="parts"):
+            parse_payload(payload, 8 << 20)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
