@@ -78,7 +78,7 @@ class Courier:
         self._canary: Literal["none", "sent", "seen", "refused", "lost"] = "none"
         self._canary_at = 0.0
         self._serial = 0
-        self._denied: str | None = None
+        self._obstacle: str | None = None  # why there is no subscription
         self._link: Link | None = None
 
     def attach(self, link: Link) -> None:
@@ -141,7 +141,7 @@ class Courier:
             epoch = self._delivery.connect(window)
             self._acks.clear()
         self._max_packet = max_packet
-        self._subscribed, self._canary, self._denied = False, "none", None
+        self._subscribed, self._canary, self._obstacle = False, "none", None
         if session_present:
             self._held = deque(frame for frame in self._held if frame.ticket.qos == 0)
         again = len(self._sink.purge(epoch)) if session_present else 0
@@ -151,8 +151,8 @@ class Courier:
 
     def link_subscribed(self, refused: list[str]) -> None:
         if refused:
-            self._denied = f"the broker refuses our subscription ({'; '.join(refused)}): check its access list"
-            log.error(self._denied)
+            self._obstacle = f"the broker refuses our subscription ({'; '.join(refused)}): check its access list"
+            log.error(self._obstacle)
             self._tell_state()
             return
         self._subscribed = True
@@ -164,7 +164,7 @@ class Courier:
         with self._lock:
             self._delivery.disconnect()
             self._acks.clear()
-        self._subscribed = False
+        self._subscribed, self._obstacle = False, f"no connection to the broker: {reason}"
         level = logging.INFO if self._draining else logging.WARNING
         log.log(level, "disconnected broker=%s reason=%s", self._url, shorten(reason, 300))
         self._health.disconnected(reason)
@@ -331,7 +331,7 @@ class Courier:
         if not self._warm:
             return "starting", "engines are being loaded"
         if not self._subscribed:
-            return "not-ready", self._denied or "not subscribed at the broker yet"
+            return "not-ready", self._obstacle or "not subscribed at the broker yet"
         if self._canary == "sent":
             return "not-ready", "waiting for our own test frame"
         if self._canary == "lost":

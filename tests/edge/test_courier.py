@@ -123,3 +123,12 @@ def test_refused_subscription_stays_the_reason_when_the_engines_become_warm(link
     ready, reason = health.ready()
     assert not ready
     assert "Not authorized" in reason
+
+
+def test_absent_broker_is_the_reason_for_not_being_ready(link: Recording, box: Box) -> None:
+    health = Health("box")
+    courier = Courier(TOPICS, box, health, 1 << 20, "mqtt://broker:1883")
+    courier.attach(cast(Link, link))
+    courier.link_down("broker:1883 does not answer")
+    courier.set_warm()
+    assert health.ready() == (False, "no connection to the broker: broker:1883 does not answer")
