@@ -1,9 +1,12 @@
-"""Features of pictures: decoded on threads (joblib), inferred in batches, one array per view."""
+"""Features of pictures: decoded on threads (joblib), inferred in batches, one array per view, kept in a cache.
+
+On a cluster (``calibrate.distributed``) whole chunks are tasks, decoded and inferred where they run.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from joblib import Parallel, cpu_count, delayed
 
+from calibrate.feature_cache import FeatureCache
 from edge.gate_manifest import VIEWS
 from engines import Engine, ImageError, InputSpec, UsageError, decode_image, prepare_input
 from engines.console import track
@@ -41,6 +45,14 @@ class _Prepared:
     row: npt.NDArray[Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A picture's SHA-256 and its features (D,), one row a view."""
+
+    digest: str
+    rows: tuple[Float32, ...]
+
+
 def parse_views(text: str) -> tuple[str, ...]:
     """``full,hflip`` as a tuple; raises :class:`UsageError` for an unknown or repeated view."""
     views = tuple(part.strip() for part in text.split(",") if part.strip())
@@ -49,24 +61,42 @@ def parse_views(text: str) -> tuple[str, ...]:
     return views
 
 
-def extract(engine: Engine, paths: Sequence[Path], views: Sequence[str] = ("full",)) -> Extracted:
-    """Features of ``paths`` under every view. A picture that cannot be read is listed, never fatal."""
-    unreadable: dict[int, str] = {}
-    digests: list[str] = []
-    rows: list[int] = []
-    parts: dict[str, list[Float32]] = {view: [np.empty((0, engine.spec.output.size), np.float32)] for view in views}
-    for start, chunk in _prepared_chunks(paths, engine.spec.input):
-        good = [(start + i, item) for i, item in enumerate(chunk) if isinstance(item, _Prepared)]
-        unreadable.update({start + i: item for i, item in enumerate(chunk) if isinstance(item, str)})
-        if not good:
-            continue
-        rows += [index for index, _ in good]
-        digests += [item.digest for _, item in good]
-        batch = np.stack([item.row for _, item in good])
-        for view in views:
-            parts[view].append(engine.infer(view_of(batch, view, engine.spec.input)))
-    joined = {view: np.concatenate(part) for view, part in parts.items()}
-    return Extracted(np.asarray(rows, dtype=np.intp), joined, tuple(digests), unreadable)
+def extract(
+    engine: Engine, paths: Sequence[Path], views: Sequence[str] = ("full",), cache: FeatureCache | None = None
+) -> Extracted:
+    """Features of ``paths`` under every view. A picture that cannot be read is listed, never fatal.
+
+    What ``cache`` holds is read from it, and what it does not hold is put there as soon as it is known.
+    """
+    found: list[Known | str] = []
+    with Parallel(n_jobs=cpu_count(), backend="threading") as parallel:
+        chunks = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
+        for chunk in track(chunks, f"batches of {BATCH} pictures"):
+            found += features_of(engine, chunk, views, cache, parallel)
+    return collect(found, views, engine.spec.output.size)
+
+
+def features_of(
+    engine: Engine, paths: Sequence[Path], views: Sequence[str], cache: FeatureCache | None, parallel: Parallel
+) -> list[Known | str]:
+    """Features of one chunk, or the reason why there are none, in the order of ``paths``; decoded by ``parallel``."""
+    tasks = (delayed(_prepare)(path, engine.spec.input, views, cache) for path in paths)
+    looked_up: list[_Prepared | Known | str] = parallel(tasks)
+    missing = [item for item in looked_up if isinstance(item, _Prepared)]
+    computed = iter(_infer(engine, missing, views, cache))
+    return [next(computed) if isinstance(item, _Prepared) else item for item in looked_up]
+
+
+def collect(found: Sequence[Known | str], views: Sequence[str], size: int) -> Extracted:
+    """Rows ``size`` wide and reasons, in the order of the paths, as arrays."""
+    known = [(index, item) for index, item in enumerate(found) if isinstance(item, Known)]
+    arrays = {
+        view: np.stack([item.rows[i] for _, item in known]) if known else np.empty((0, size), np.float32)
+        for i, view in enumerate(views)
+    }
+    rows = np.asarray([index for index, _ in known], dtype=np.intp)
+    reasons = {index: item for index, item in enumerate(found) if isinstance(item, str)}
+    return Extracted(rows, arrays, tuple(item.digest for _, item in known), reasons)
 
 
 def view_of(batch: npt.NDArray[Any], view: str, spec: InputSpec) -> npt.NDArray[Any]:
@@ -76,20 +106,30 @@ def view_of(batch: npt.NDArray[Any], view: str, spec: InputSpec) -> npt.NDArray[
     return np.ascontiguousarray(np.flip(batch, axis=3 if spec.layout == "NCHW" else 2))
 
 
-def _prepared_chunks(paths: Sequence[Path], spec: InputSpec) -> Iterator[tuple[int, list[_Prepared | str]]]:
-    starts = range(0, len(paths), BATCH)
-    with Parallel(n_jobs=cpu_count(), backend="threading") as parallel:
-        for path_index, _ in enumerate(track(paths, "pictures")):
-            if path_index in starts:
-                chunk = parallel(delayed(_prepare)(path, spec) for path in paths[path_index : path_index + BATCH])
-                yield path_index, chunk
+def _infer(
+    engine: Engine, prepared: Sequence[_Prepared], views: Sequence[str], cache: FeatureCache | None
+) -> list[Known]:
+    if not prepared:
+        return []
+    batch = np.stack([item.row for item in prepared])
+    per_view = [engine.infer(view_of(batch, view, engine.spec.input)) for view in views]
+    known = [Known(item.digest, rows) for item, rows in zip(prepared, zip(*per_view, strict=True), strict=True)]
+    if cache is not None:
+        for item in known:
+            for view, row in zip(views, item.rows, strict=True):
+                cache.put(item.digest, view, row)
+    return known
 
 
-def _prepare(path: Path, spec: InputSpec) -> _Prepared | str:
+def _prepare(path: Path, spec: InputSpec, views: Sequence[str], cache: FeatureCache | None) -> _Prepared | Known | str:
     try:
         data = path.read_bytes()
+        digest = hashlib.sha256(data).hexdigest()
+        rows = cache.get(digest, views) if cache is not None else None
+        if rows is not None:
+            return Known(digest, rows)
         pixels = decode_image(data, minimum=(spec.height, spec.width)).pixels
-        return _Prepared(hashlib.sha256(data).hexdigest(), prepare_input(pixels, spec))
+        return _Prepared(digest, prepare_input(pixels, spec))
     except ImageError as error:
         return str(error)
     except OSError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from calibrate.extract import Extracted, extract
+from calibrate.feature_cache import FeatureCache
 from calibrate.folders import Picture, find_pictures
 from calibrate.samples import Samples, drop_repeats
 from edge.gate import join_views
@@ -20,7 +21,13 @@ SHOWN = 10
 
 
 def gather(
-    engine: Engine, positives: Path, negatives: Sequence[Path], views: Sequence[str], *, normalise: bool
+    engine: Engine,
+    positives: Path,
+    negatives: Sequence[Path],
+    views: Sequence[str],
+    *,
+    normalise: bool,
+    cache: FeatureCache | None = None,
 ) -> Samples:
     """Samples of every readable, different picture below the folders; features (n, D) float32, views joined.
 
@@ -33,7 +40,7 @@ def gather(
             f"{engine.spec.name}: task is {engine.spec.task!r}; a gate needs a model whose task is 'features'"
         )
     pictures = find_pictures(positives, negatives)
-    extracted = extract(engine, [picture.path for picture in pictures], views)
+    extracted = extract(engine, [picture.path for picture in pictures], views, cache)
     _say("cannot be read, skipped", [f"{pictures[i].path}: {why}" for i, why in extracted.unreadable.items()])
     samples = _samples(pictures, extracted, views, normalise=normalise)
     samples, repeats, both = drop_repeats(samples)
