@@ -13,6 +13,7 @@ import pytest
 import typer
 
 from edge.config_file import load_config
+from edge.verdict import verdict_schema
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
@@ -86,3 +87,8 @@ def test_readme_lists_every_key_with_its_default(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", blocks("README.md", "json"))
 def test_json_in_the_readme_is_json(text: str) -> None:
     assert json.loads(text)
+
+
+def test_verdict_in_the_readme_shows_every_field() -> None:
+    shown = json.loads(next(text for text in blocks("README.md", "json") if "parrotgate.verdict/1" in text))
+    assert set(shown) == set(verdict_schema()["properties"])
