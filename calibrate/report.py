@@ -6,10 +6,10 @@ import json
 import os
 from pathlib import Path
 
+from calibrate.chooser import Rules, Use
 from calibrate.report_findings import findings
 from calibrate.report_page import render
 from calibrate.study import Study
-from calibrate.thresholds import Rules, Use
 from engines import UsageError
 
 

@@ -7,11 +7,11 @@ from typing import Annotated, cast
 
 import typer
 
+from calibrate.chooser import Rules, Use
 from calibrate.gather import gather
 from calibrate.options import DeviceOption, Model, Threads
 from calibrate.report import write_report
 from calibrate.study import Study, fresh_study, held_out_study, paths_by_digest, refit_on_the_same
-from calibrate.thresholds import Rules, Use
 from edge.gate import Gate
 from edge.gate_file import load_gate
 from engines import Engine, UsageError, open_engine

@@ -7,6 +7,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from calibrate.chooser import (
+    Rules,
+    Use,
+    choose,
+    implied,
+    proof_of_precision,
+    proof_of_recall,
+    proof_of_refusal,
+)
 from calibrate.curves import (
     average_precision,
     log_loss,
@@ -20,15 +29,6 @@ from calibrate.duplicates import ALIKE, Rows, near_duplicates
 from calibrate.metrics import auroc, clopper_pearson, measure
 from calibrate.samples import Booleans, Float64
 from calibrate.study import Study
-from calibrate.thresholds import (
-    Rules,
-    Use,
-    choose,
-    implied,
-    proof_of_precision,
-    proof_of_recall,
-    proof_of_refusal,
-)
 
 FORMAT = 1
 WORST = 20

@@ -1,121 +1,94 @@
-"""Which threshold to take, by intention, and what it implies in use; what a sample of this size can prove."""
+"""Thresholds by intention, on held-out scores; each says what n pictures can prove.
+
+gate.md 3.8-3.9: a promise "at least this recall with this confidence" is an order statistic of the held-out
+positives, since the share of fresh positives below the k-th smallest of n scores is Beta(k, n + 1 - k).
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+import numpy as np
+from scipy.stats import beta
 
-from calibrate.curves import Step
-from calibrate.metrics import clopper_pearson
-
-CONFIDENCE = 0.95
+from calibrate.samples import Float64
+from engines import UsageError
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
-    """Where the gate will be used: the share of frames that show the animal, and frames a day."""
+def rejected_with_confidence(n: int, share: float, confidence: float = 0.95) -> int:
+    """The largest k with P(Beta(k, n + 1 - k) <= ``share``) >= ``confidence``; 0 where n scores cannot promise it.
 
-    prior: float = 0.02
-    frames: float = 10_000.0
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What is wanted of a threshold; ``cost_ratio`` is what a missed picture costs in false alarms."""
-
-    recall: float = 0.95
-    precision: float = 0.9
-    false_a_day: float = 10.0
-    cost_ratio: float = 5.0
-
-
-def implied(step: Step, use: Use) -> dict[str, Any]:
-    """Numbers a day at ``use``, and the precision; intervals combine the worse ends of recall's and false accepts'."""
-    positives, negatives = use.prior * use.frames, (1.0 - use.prior) * use.frames
-    numbers: dict[str, Any] = {"true_a_day": positives * step.recall, "missed_a_day": positives * (1.0 - step.recall)}
-    if step.false_accepts is None or step.false_ci95 is None:
-        return numbers
-    false = negatives * step.false_accepts
-    low, high = (negatives * end for end in step.false_ci95)
-    return numbers | {
-        "false_a_day": false,
-        "false_a_day_ci95": (low, high),
-        "accepted_a_day": numbers["true_a_day"] + false,
-        "precision": _precision(numbers["true_a_day"], false),
-        "precision_ci95": (
-            _precision(positives * step.recall_ci95[0], high),
-            _precision(positives * step.recall_ci95[1], low),
-        ),
-    }
-
-
-def choose(steps: Sequence[Step], rules: Rules, use: Use) -> dict[str, float | None]:
-    """The threshold for each rule, None where no threshold keeps it.
-
-    ``recall``: the highest threshold with that recall. ``precision`` and ``false_a_day``: the lowest that keeps it.
-    ``cost``: the one with the smallest cost of misses and false alarms.
+    Accepting from the k-th smallest of n held-out scores on then rejects at most ``share`` of fresh, exchangeable
+    positives, in ``confidence`` of all draws of the held-out set.
     """
-    chosen: dict[str, float | None] = {"recall": _last(steps, lambda step: step.recall >= rules.recall)}
-    if steps[0].false_accepts is None:
-        return chosen
-    chosen["precision"] = _first(steps, lambda step: (implied(step, use)["precision"] or 0.0) >= rules.precision)
-    chosen["false_a_day"] = _first(steps, lambda step: implied(step, use)["false_a_day"] <= rules.false_a_day)
-    chosen["cost"] = min(steps, key=lambda step: _cost(implied(step, use), rules)).threshold
-    return chosen
+    low, high = 0, n
+    while low < high:
+        k = (low + high + 1) // 2
+        if beta.ppf(confidence, k, n + 1 - k) <= share:
+            low = k
+        else:
+            high = k - 1
+    return low
 
 
-def negatives_needed(prior: float, recall: float, precision: float, confidence: float = CONFIDENCE) -> int:
-    """Negatives that must all be refused to prove, one-sided, that ``precision`` holds at ``prior`` and ``recall``."""
-    most = most_false_accepts(prior, recall, precision)
-    return math.ceil(math.log(1.0 - confidence) / math.log1p(-most))
+def threshold_for_recall(positive: Float64, recall: float, confidence: float = 0.95) -> float:
+    """The highest threshold (accept >= it) on held-out positives (n,) that promises ``recall`` with ``confidence``.
+
+    Raises :class:`UsageError` when n positives cannot promise it, saying how many could.
+    """
+    k = rejected_with_confidence(len(positive), 1.0 - recall, confidence)
+    if k < 1:
+        raise UsageError(
+            f"{len(positive)} held-out positives cannot promise a recall of {recall:g} with confidence "
+            f"{confidence:g}: at least {positives_needed(recall, confidence)} are needed"
+        )
+    return float(np.partition(positive, k - 1)[k - 1])
 
 
-def most_false_accepts(prior: float, recall: float, precision: float) -> float:
-    """The share of negatives that may be accepted: recall * prior * (1 - q) / (q * (1 - prior)), below 1."""
-    return min(recall * prior * (1.0 - precision) / (precision * (1.0 - prior)), 1.0 - 1e-9)
+def positives_needed(recall: float, confidence: float = 0.95) -> int:
+    """The fewest positives that can promise ``recall`` with ``confidence``: recall^n <= 1 - confidence."""
+    if not (0.0 < recall < 1.0 and 0.0 < confidence < 1.0):
+        raise UsageError(f"recall and confidence must lie between 0 and 1, not {recall:g} and {confidence:g}")
+    return int(np.ceil(np.log1p(-confidence) / np.log(recall)))
 
 
-def proof_of_recall(hits: int, n: int, kinds: int) -> str:
-    """What ``hits`` of ``n`` held-out positives in ``kinds`` folders say."""
-    low, high = clopper_pearson(hits, n)
-    words = f"{hits} of {n} held-out positives are accepted: the recall lies between {low:.1%} and {high:.1%} (95 %)"
-    if kinds > 1:
-        return f"{words}, for kinds such as these {kinds}; a kind that is unlike all of them may fare worse."
-    return f"{words}. They lie in one folder, so nothing is known about kinds that it does not hold."
+def conformal_threshold(positive: Float64, alpha: float) -> float:
+    """The score from which on the conformal p-value among held-out positives (n,) exceeds ``alpha``.
+
+    Rejecting below it rejects a fresh, exchangeable positive with probability at most ``alpha``, on average over
+    draws of the held-out set. Raises :class:`UsageError` where no p-value among n + 1 is that small.
+    """
+    k = int(np.floor((len(positive) + 1) * alpha + 1e-9))
+    if k < 1:
+        raise UsageError(
+            f"{len(positive)} positives know no p-value as small as {alpha:g}: at least "
+            f"{int(np.ceil(1.0 / alpha)) - 1} are needed"
+        )
+    return float(np.partition(positive, k - 1)[k - 1])
 
 
-def proof_of_refusal(name: str, hits: int, n: int) -> str:
-    """What ``hits`` false accepts among ``n`` negatives of ``name`` say, and what none would have said."""
-    low, high = clopper_pearson(hits, n)
-    best = clopper_pearson(0, n)[1]
-    words = f"{name}: {hits} of {n} accepted, so the share lies between {low:.2%} and {high:.2%} (95 %)."
-    return f"{words} Had none of {n} been accepted, that would have proven less than {best:.2%}." if hits else words
+def abstain_band(positive: Float64, negative: Float64, alpha: float) -> tuple[float, float]:
+    """Scores (low, high): below ``low`` at most ``alpha`` of the positives lie, from ``high`` on at most ``alpha`` of
+    the negatives, both conformal. ``low == high`` where the two do not overlap: nothing needs a person's eye."""
+    low = conformal_threshold(positive, alpha)
+    high = float(np.nextafter(-conformal_threshold(-negative, alpha), np.inf))
+    return (low, high) if low < high else (low, low)
 
 
-def proof_of_precision(n: int, use: Use, rules: Rules) -> str:
-    """How many negatives a stated precision takes, against the ``n`` there are."""
-    needed = negatives_needed(use.prior, rules.recall, rules.precision)
-    most = most_false_accepts(use.prior, rules.recall, rules.precision)
-    verdict = "there are enough, if none is accepted" if n >= needed else f"these {n} cannot prove it"
-    return (
-        f"Precision {rules.precision:.0%} where {use.prior:.2%} of frames are positive, at recall {rules.recall:.0%}, "
-        f"needs at most {most:.3%} false accepts: {needed:,} negatives without one error; {verdict}."
-    )
+def threshold_for_precision(positive: Float64, negative: Float64, precision: float, prior: float) -> float | None:
+    """The lowest threshold whose precision at ``prior``, pi TPR / (pi TPR + (1 - pi) FPR), reaches ``precision``.
+
+    FPR counts one false accept more than was seen, so that no negative seen above proves nothing. None where no
+    threshold reaches it with these negatives.
+    """
+    candidates = np.unique(positive)
+    recall = 1.0 - np.searchsorted(np.sort(positive), candidates) / len(positive)
+    false = len(negative) - np.searchsorted(np.sort(negative), candidates)
+    accepted_falsely = (1.0 - prior) * np.minimum(false + 1.0, len(negative)) / len(negative)
+    reached = prior * recall / (prior * recall + accepted_falsely) >= precision
+    return float(candidates[np.argmax(reached)]) if reached.any() else None
 
 
-def _precision(true: float, false: float) -> float | None:
-    return true / (true + false) if true + false > 0 else None
-
-
-def _cost(numbers: dict[str, Any], rules: Rules) -> float:
-    return float(rules.cost_ratio * numbers["missed_a_day"] + numbers["false_a_day"])
-
-
-def _first(steps: Sequence[Step], holds: Callable[[Step], bool]) -> float | None:
-    return next((step.threshold for step in steps if holds(step)), None)
-
-
-def _last(steps: Sequence[Step], holds: Callable[[Step], bool]) -> float | None:
-    return next((step.threshold for step in reversed(steps) if holds(step)), None)
+def threshold_for_cost(false_accept: float, miss: float) -> float:
+    """The probability from which on accepting costs less: c_fp / (c_fp + c_fn)."""
+    if false_accept <= 0 or miss <= 0:
+        raise UsageError(f"costs must be positive, not {false_accept:g} and {miss:g}")
+    return false_accept / (false_accept + miss)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.metrics import log_loss as sklearn_log_loss
 
+from calibrate.chooser import Rules, Use, choose, implied, negatives_needed, proof_of_precision, proof_of_refusal
 from calibrate.curves import (
     MAX_POINTS,
     MAX_STEPS,
@@ -19,7 +20,6 @@ from calibrate.curves import (
     steps,
 )
 from calibrate.samples import Float64
-from calibrate.thresholds import Rules, Use, choose, implied, negatives_needed, proof_of_precision, proof_of_refusal
 
 SCORES = st.lists(st.integers(0, 12), min_size=1, max_size=40)
 
