@@ -38,13 +38,13 @@ def exif(text: str, order: str = "little") -> bytes:
     mark = b"II*\0" if order == "little" else b"MM\0*"
 
     def entry(tag: int, kind: int, count: int, value: int) -> bytes:
-        return b"".join(n.to_bytes(size, order) for n, size in ((tag, 2), (kind, 2), (count, 4), (value, 4)))  # type: ignore[arg-type]  # a plain str
+        return b"".join(n.to_bytes(size, order) for n, size in ((tag, 2), (kind, 2), (count, 4), (value, 4)))
 
     def directory(only: bytes) -> bytes:
-        return (1).to_bytes(2, order) + only + bytes(4)  # type: ignore[arg-type]  # a plain str
+        return (1).to_bytes(2, order) + only + bytes(4)
 
     first, second, written = 8, 26, 44
-    tiff = mark + first.to_bytes(4, order) + directory(entry(0x8769, 4, 1, second))  # type: ignore[arg-type]  # a plain str
+    tiff = mark + first.to_bytes(4, order) + directory(entry(0x8769, 4, 1, second))
     tiff += directory(entry(0x9003, 2, 20, written)) + text.encode() + b"\0"
     return b"\xff\xd8\xff\xe1\0\x50Exif\0\0" + tiff
 
@@ -78,7 +78,7 @@ def test_command_sorts_kinds_into_folders_of_relative_links(drawings: Path, tmp_
         links = sorted((tmp_path / "out" / entry["name"]).iterdir())
         assert [link.resolve() for link in links] == [Path(one["path"]).resolve() for one in entry["pictures"]]
         assert not any(os.path.isabs(os.readlink(link)) for link in links)
-    assert content["unreadable"].keys() == {str(drawings / "duck" / "broken.jpg")}  # type: ignore[attr-defined]  # JSON
+    assert content["unreadable"].keys() == {str(drawings / "duck" / "broken.jpg")}
     sheet = cv2.imread(str(tmp_path / "out" / "contact.jpg"))
     assert sheet is not None
     assert sheet.std() > 20
