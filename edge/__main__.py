@@ -118,10 +118,12 @@ def publish(
     version: VersionOption = "5",
 ) -> None:
     """Be a camera: publish pictures as frames, each one until the broker has confirmed it."""
+    from edge.errors import FrameError
     from edge.publish import Publisher
     from edge.reach import settings_for, unique_client_id
     from edge.sources import native_fps, open_source
     from edge.wire import Topics
+    from engines.errors import UsageError
 
     settings = settings_for(
         url,
@@ -132,7 +134,10 @@ def publish(
         version=version,
         prefix=prefix,
     )
-    topic = Topics(prefix, "publish").of_camera(camera, "frame")
+    try:
+        topic = Topics(prefix, "publish").of_camera(camera, "frame")
+    except FrameError as error:
+        raise UsageError(f"--camera: {error}") from error
     publisher = Publisher(settings, topic, open_source(source, loop), fps or native_fps(source) or 1.0)
     with stderr.status(f"publishing {source} to {topic}"):
         sent = publisher.run()

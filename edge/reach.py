@@ -40,7 +40,10 @@ def settings_for(
     try:
         mqtt = MqttConfig.model_validate(given)
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors(include_url=False)]
+        faults = [
+            f"{'.'.join(map(str, fault['loc']))} {fault['msg'].removeprefix('Value error, ')}"
+            for fault in error.errors(include_url=False)
+        ]
         raise ConfigError(url, faults) from error
     return LinkSettings(
         host=mqtt.host,

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
@@ -99,11 +100,15 @@ class Watcher(QuietHandler):
         return REFRESH_S
 
     def _table(self) -> Table:
-        table = Table(title=f"{self._url}: {escape(self._state)}", title_justify="left", expand=True)
-        for name, justify in (("camera", "left"), ("verdict", "left"), ("p", "right"), ("species", "left")):
-            table.add_column(name, justify="right" if justify == "right" else "left")
-        for name in ("age", "ms", "frames", "positives"):
-            table.add_column(name, justify="right")
+        """A line a camera, however narrow the terminal: what is too long is cut at its end."""
+        table = Table(title=f"{self._url}: {escape(self._state)}", title_justify="left", expand=True, box=SIMPLE_HEAD)
+        table.show_edge, table.collapse_padding, table.pad_edge = False, True, False
+        table.add_column("camera", no_wrap=True, max_width=24)
+        table.add_column("verdict", no_wrap=True)
+        table.add_column("p", justify="right", no_wrap=True)
+        table.add_column("species", no_wrap=True, ratio=1)
+        for name in ("age", "ms", "frames", "pos."):
+            table.add_column(name, justify="right", no_wrap=True)
         for camera in sorted(self._rows):
             table.add_row(*_cells(camera, self._rows[camera]), style=_STYLES.get(_word(self._rows[camera].verdict), ""))
         return table
