@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
-from typing import cast
 
 from joblib import Parallel, delayed, parallel_config
 
 from calibrate.extract import BATCH, Extracted, Known, collect, features_of
 from calibrate.feature_cache import open_cache
 from engines import Engine, UsageError, open_engine
-from engines.base import Device
 
 TASK = 8 * BATCH  # pictures a task: long enough beside the scheduler's milliseconds, short enough to share out
 
@@ -26,11 +25,11 @@ def extract_on_cluster(
     hash the workers' must equal. Raises :class:`UsageError` when Dask is missing or no cluster answers.
     """
     try:
-        from dask.distributed import Client
+        distributed = import_module("dask.distributed")
     except ImportError as error:
         raise UsageError("--backend dask needs Dask: pip install 'parrotgate[distributed]'") from error
     try:
-        client = Client(scheduler, timeout=10)
+        client = distributed.Client(scheduler, timeout=10)
     except (OSError, ValueError) as error:
         raise UsageError(f"{scheduler}: no Dask scheduler answers ({error}); start one, or mend --scheduler") from error
     chunks = [paths[start : start + TASK] for start in range(0, len(paths), TASK)]
@@ -55,4 +54,4 @@ def _features(
 
 @lru_cache(maxsize=1)
 def _opened(model: Path, sha256: str) -> Engine:
-    return open_engine(model, cast(Device, "auto"), threads=1, sha256=sha256)
+    return open_engine(model, "auto", threads=1, sha256=sha256)

@@ -110,11 +110,17 @@ def fit_ppca(x: Floats, components: int, name: str = "density", forgives: float 
     return _gaussian(name, pca.mean_, pca.components_, np.maximum(pca.explained_variance_, floor), floor, forgives)
 
 
-def fit_logistic(x: Floats, positive: Booleans, name: str = "discriminative", forgives: float = 0.5) -> FittedMember:
-    """Balanced logistic regression; its log odds."""
+def fit_logistic(
+    x: Floats,
+    positive: Booleans,
+    name: str = "discriminative",
+    forgives: float = 0.5,
+    strength: float = LOGISTIC_C,
+) -> FittedMember:
+    """Balanced logistic regression, ``strength`` being its inverse L2 penalty C; its log odds."""
     centre = x.mean(axis=0)
     scale = float(np.sqrt(np.square(x - centre).sum(axis=1).mean())) or 1.0
-    model = LogisticRegression(C=LOGISTIC_C, class_weight="balanced", max_iter=1000)
+    model = LogisticRegression(C=strength, class_weight="balanced", max_iter=1000)
     model.fit((x - centre) / scale, positive)
     arrays = {"centre": centre, "weights": model.coef_[0] / scale, "intercept": np.asarray(model.intercept_[0])}
     return FittedMember(Member(name=name, kind="linear"), arrays, forgives)

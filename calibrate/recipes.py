@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol, cast, get_args
 
+import numpy as np
+
 from calibrate.members import (
     Covariance,
     FittedMember,
@@ -16,7 +18,7 @@ from calibrate.members import (
     fit_ppca,
     fold_mixture,
 )
-from calibrate.samples import Samples
+from calibrate.samples import Booleans, Floats, Samples
 from engines import UsageError
 
 log = logging.getLogger(__name__)
@@ -25,6 +27,7 @@ Density = Literal["ledoit-wolf", "ppca"]
 MIN_DISCRIMINATIVE = 20  # negatives below which a discriminative member would only learn these pictures by heart
 MIXTURES = 18
 MAX_COMPONENTS = 512
+NEAR_C, FAR_C = 30.0, 10.0  # inverse L2 strengths; what is far is told apart by a smoother border
 
 
 class Recipe(Protocol):
@@ -84,11 +87,14 @@ class SeedRecipe:
 
 @dataclass(frozen=True, slots=True)
 class RobustRecipe:
-    """Unit rows; a Gaussian that counts what lies outside its subspace; with negatives a logistic member beside it.
+    """Unit rows; a Gaussian that counts what lies outside its subspace; with negatives logistic members beside it.
 
-    The density is a veto: it is content with a picture that lies among the inner nine tenths of held-out positives,
-    and leaves the finer decision to the discriminative member. Measured on held-out kinds and families this keeps
-    the discriminative member's accuracy on what it knows and the density's on what nobody showed it.
+    One source of negatives: positives against it, and the density of the positives as a veto.
+
+    Several: the nearest source (the one whose pictures the positives' density likes best) is a neighbourhood. The
+    positives are told from it alone (``discriminative``); positives and neighbours together are told from all that is
+    farther (``far``), and their common density vetoes what is neither. Kinds never shown lie among the neighbours far
+    more surely than among the positives, so both hold for them where a border drawn from positives alone does not.
     """
 
     density: Density = "ledoit-wolf"
@@ -103,13 +109,34 @@ class RobustRecipe:
         _check_components(self.components, samples)
 
     def fit(self, samples: Samples, *, discriminative: bool) -> list[FittedMember]:
-        x = samples.features[samples.positive]
-        forgives = 0.1 if discriminative else 0.5
+        if not discriminative:
+            return [self._density(samples.features[samples.positive], 0.5)]
+        near = self._neighbourhood(samples)
+        if near.all():
+            density = self._density(samples.features[samples.positive], 0.1)
+            return [density, fit_logistic(samples.features, samples.positive)]
+        finer = fit_logistic(samples.features[near], samples.positive[near], strength=NEAR_C, forgives=1.0)
+        far = fit_logistic(samples.features, near, name="far", strength=FAR_C, forgives=0.2)
+        return [self._density(samples.features[near], 0.1), finer, far]
+
+    def _neighbourhood(self, samples: Samples) -> Booleans:
+        """Positives and the nearest source of negatives (n,); everything where there is no telling sources apart."""
+        density = fit_ledoit_wolf(samples.features[samples.positive])
+        distance = {}
+        for source in np.unique(samples.source[~samples.positive]):
+            rows = ~samples.positive & (samples.source == source)
+            if rows.sum() >= MIN_DISCRIMINATIVE:
+                distance[str(source)] = -float(np.median(density.score(samples.features[rows])))
+        if not distance:
+            return np.ones(len(samples.positive), dtype=np.bool_)
+        nearest = min(distance, key=distance.__getitem__)
+        near: Booleans = samples.positive | (samples.source == nearest)
+        return near if (~near).sum() >= MIN_DISCRIMINATIVE else np.ones_like(near)
+
+    def _density(self, x: Floats, forgives: float) -> FittedMember:
         if self.density == "ppca":
-            density = fit_ppca(x, self._ppca_components(len(x), x.shape[1]), forgives=forgives)
-        else:
-            density = fit_ledoit_wolf(x, forgives=forgives)
-        return [density, fit_logistic(samples.features, samples.positive)] if discriminative else [density]
+            return fit_ppca(x, self._ppca_components(len(x), x.shape[1]), forgives=forgives)
+        return fit_ledoit_wolf(x, forgives=forgives)
 
     def options(self, samples: Samples) -> dict[str, str | int]:
         if self.density == "ledoit-wolf":

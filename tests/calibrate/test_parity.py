@@ -131,8 +131,7 @@ def compare_precisions(samples: Samples, model: ModelSpec, covariance: str, path
     assert np.abs(a.score - b.score).max() <= 1e-3
     assert np.abs(a.decisive - b.decisive).max() <= 1e-5
     np.testing.assert_array_equal(a.accepted, b.accepted)
-    for member in fast._fast.members:
-        exact_member = exact._exact.members[fast._fast.members.index(member)]
+    for member, exact_member in zip(fast._fast.members, exact._exact.members, strict=True):
         u = unit_rows(samples.features)
         difference = np.abs(member.score(u) - exact_member.score(unit_rows(samples.features.astype(np.float64))))
         assert difference.max() <= 1e-3
