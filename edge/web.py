@@ -14,7 +14,7 @@ import json
 import socket
 from importlib.resources import files
 from ipaddress import ip_address
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -28,6 +28,9 @@ from edge.errors import ConfigError
 from edge.health import Health
 from edge.metrics import Exposition
 from engines.errors import EXIT_TRANSIENT, ParrotgateError
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 MAX_CONNECTIONS = 128
 SECURITY_HEADERS = {
@@ -83,11 +86,11 @@ def create_app(health: Health) -> Starlette:
         Route("/healthz", status.healthz),
         Route("/readyz", status.readyz),
         Route("/metrics", status.metrics),
-        *_page_routes(),
+        *page_routes(files("edge") / "page"),
     ]
     app = Starlette(routes=routes)
     app.router.redirect_slashes = False  # a redirect would be built from the Host header
-    app.add_middleware(_Guard)
+    app.add_middleware(Guard)
     return app
 
 
@@ -143,7 +146,7 @@ class _Endpoints:
         return Response(body, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
 
 
-class _Guard:
+class Guard:
     """Refuses what a browser was tricked into, and puts the security headers on every answer."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -177,7 +180,7 @@ def host_is_known(scope: Scope) -> bool:
 
 
 _UNKNOWN_HOST = PlainTextResponse(
-    "This status page is served on loopback only; ask for it as http://localhost or by its address.\n", 421
+    "This page is served on loopback only; ask for it as http://localhost or by its address.\n", 421
 )
 
 
@@ -189,10 +192,10 @@ def _is_address(name: str, *, loopback: bool = False) -> bool:
     return address.is_loopback or not loopback
 
 
-def _page_routes() -> list[BaseRoute]:
-    page = files("edge") / "page"
+def page_routes(folder: Traversable) -> list[BaseRoute]:
+    """A route for each file of a page: ``index.html`` at ``/``, the others below ``/page/``."""
     routes: list[BaseRoute] = []
-    for file in page.iterdir():
+    for file in folder.iterdir():
         media_type = _MEDIA_TYPES.get(file.name[file.name.rfind(".") :])
         if media_type:
             path = "/" if file.name == "index.html" else f"/page/{file.name}"

@@ -28,7 +28,7 @@ OWNERS = {
     "paho": ["edge/link.py"],
     "prometheus_client": ["edge/metrics.py"],
     "pycuda": ["engines/cuda.py"],
-    "starlette": ["edge/web.py"],
+    "starlette": ["edge/web.py", "calibrate/review_server.py"],
     "tensorrt": ["engines/tensorrt*.py"],
     "uvicorn": ["edge/web.py"],
     "yaml": ["edge/config_file.py"],
