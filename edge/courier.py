@@ -74,8 +74,8 @@ class Courier:
         self._acks: deque[tuple[int, int]] = deque()
         self._held: deque[RawFrame] = deque()  # read but not yet taken by a full mailbox: one read's worth
         self._max_packet: int | None = None
-        self._warm = self._subscribed = self._draining = False
-        self._canary: Literal["none", "sent", "seen", "refused", "lost"] = "none"
+        self._warm = self._subscribed = self._proven = self._draining = False
+        self._canary: Literal["none", "sent", "refused", "lost"] = "none"
         self._canary_at = 0.0
         self._serial = 0
         self._obstacle: str | None = None  # why there is no subscription
@@ -141,7 +141,7 @@ class Courier:
             epoch = self._delivery.connect(window)
             self._acks.clear()
         self._max_packet = max_packet
-        self._subscribed, self._canary, self._obstacle = False, "none", None
+        self._subscribed, self._proven, self._canary, self._obstacle = False, False, "none", None
         if session_present:
             self._held = deque(frame for frame in self._held if frame.ticket.qos == 0)
         again = len(self._sink.purge(epoch)) if session_present else 0
@@ -164,7 +164,7 @@ class Courier:
         with self._lock:
             self._delivery.disconnect()
             self._acks.clear()
-        self._subscribed, self._obstacle = False, f"no connection to the broker: {reason}"
+        self._subscribed, self._proven, self._obstacle = False, False, f"no connection to the broker: {reason}"
         level = logging.INFO if self._draining else logging.WARNING
         log.log(level, "disconnected broker=%s reason=%s", self._url, shorten(reason, 300))
         self._health.disconnected(reason)
@@ -173,9 +173,9 @@ class Courier:
     def link_message(self, message: Message) -> None:
         with self._lock:
             ticket = self._delivery.arrive(message.mid, message.qos)
-        # Behind a backlog our own frame comes late; any other one proves as well that we may read.
-        if self._canary in ("sent", "lost"):
-            self._canary = "seen"
+        # Behind a backlog our own frame and the broker's answer come late; any frame proves as well that we may read.
+        if not self._proven:
+            self._proven = True
             self._tell_state()
         if message.topic == self._topics.canary:
             self.settle(ticket)
@@ -313,6 +313,8 @@ class Courier:
         self.notice(self._topics.canary, b"canary")
 
     def _watch_canary(self) -> None:
+        if self._proven:
+            return
         waited = self._clock() - self._canary_at
         if self._canary == "sent" and waited > CANARY_TIMEOUT_S:
             self._canary = "lost"
@@ -330,18 +332,20 @@ class Courier:
     def _state(self) -> tuple[Literal["starting", "ready", "not-ready"], str]:
         if not self._warm:
             return "starting", "engines are being loaded"
+        if self._obstacle is not None:
+            return "not-ready", self._obstacle
+        if self._canary == "refused":
+            return "ready", f"judging; the broker refuses our test frame to {self._topics.canary}"
+        if self._proven:
+            return "ready", "judging"
         if not self._subscribed:
-            return "not-ready", self._obstacle or "not subscribed at the broker yet"
-        if self._canary == "sent":
-            return "not-ready", "waiting for our own test frame"
+            return "not-ready", "not subscribed at the broker yet"
         if self._canary == "lost":
             return "not-ready", (
                 f"the broker accepted our test frame but did not deliver it within {CANARY_TIMEOUT_S:g} s: "
                 f"does its access list let us read {self._topics.frames}?"
             )
-        if self._canary == "refused":
-            return "ready", f"judging; the broker refuses our test frame to {self._topics.canary}"
-        return "ready", "judging"
+        return "not-ready", "waiting for our own test frame"
 
 
 def _properties(message: Message) -> tuple[str | None, float | None]:

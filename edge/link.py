@@ -51,6 +51,7 @@ class Link:
         handler: whom to tell.
         subscriptions: topic filters, subscribed to at QoS 1 in every connection.
         will: published by the broker when the connection is lost; None for none.
+        stale: topic filters that an older session may still hold, and that must go.
         jitter: the source of random delays in [0, 1).
     """
 
@@ -60,6 +61,8 @@ class Link:
         handler: LinkHandler,
         subscriptions: tuple[str, ...] = (),
         will: Will | None = None,
+        *,
+        stale: tuple[str, ...] = (),
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.settings = settings
@@ -67,6 +70,7 @@ class Link:
         self._answered = False
         self._handler = handler
         self._subscriptions = subscriptions
+        self._stale = stale
         self._jitter = jitter
         self._stopping = False
         self._ever_connected = False
@@ -273,6 +277,8 @@ class Link:
         self._up_at = time.monotonic()
         window = min(DEFAULT_WINDOW, getattr(properties, "ReceiveMaximum", DEFAULT_WINDOW))
         self._handler.link_up(bool(flags.session_present), window, getattr(properties, "MaximumPacketSize", None))
+        if self._stale and flags.session_present:
+            self._client.unsubscribe(list(self._stale))
         if self._subscriptions:
             _, mid = self._client.subscribe(
                 [(topic, _subscribe_options(self.settings)) for topic in self._subscriptions]

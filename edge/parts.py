@@ -118,6 +118,11 @@ def frame_filter(config: Config) -> str:
     return frames if config.mqtt.share_group is None else f"$share/{config.mqtt.share_group}/{frames}"
 
 
+def stale_filters(config: Config) -> tuple[str, ...]:
+    """What a session from before ``share_group`` was set still holds: each frame would come twice."""
+    return () if config.mqtt.share_group is None else (f"{config.mqtt.prefix}/+/frame",)
+
+
 def decode_workers(config: Config) -> int:
     """Decoder threads: as configured, else all cores but the one that feeds the engine, 1 to 8."""
     workers = config.decode.workers

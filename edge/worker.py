@@ -26,7 +26,7 @@ from edge.health import Limits as HealthLimits
 from edge.link import Link
 from edge.link_handler import Will
 from edge.mailbox import Mailbox
-from edge.parts import Parts, decode_workers, frame_filter, link_settings, load_parts
+from edge.parts import Parts, decode_workers, frame_filter, link_settings, load_parts, stale_filters
 from edge.pool import Intake
 from edge.records import Frame, Outcome, Verdict
 from edge.unchanged import Unchanged
@@ -116,11 +116,14 @@ class Worker:
     def _build(self, parts: Parts) -> None:
         config, box = self.config, self.config.mailbox
         settings = link_settings(config)
+        if settings.version != 5:
+            log.warning("MQTT 3.1.1 has no reason codes: a verdict that the broker's access list denies is lost unseen")
         mailbox = Mailbox(box.policy, box.max_frames, box.max_bytes)
         self._intake = Intake(mailbox, parts.decoder, decode_workers(config), ahead=config.batch.max)
         self._courier = Courier(self._topics, self._intake, self.health, box.max_bytes, config.mqtt.url)
         subscriptions = (frame_filter(config), self._topics.canary)
-        self._link = Link(settings, self._courier, subscriptions, Will(self._topics.status, b"offline"))
+        will = Will(self._topics.status, b"offline")
+        self._link = Link(settings, self._courier, subscriptions, will, stale=stale_filters(config))
         self._courier.attach(self._link)
 
     def _finish(self) -> None:

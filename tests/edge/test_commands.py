@@ -110,7 +110,7 @@ def test_watch_piped_prints_hostile_verdicts_on_one_line_each_without_escapes(mo
         (["publish", "missing", "--camera", "a"], 2, "does not exist"),
         (["publish", ".", "--camera", "a"], 2, "holds no picture"),
         (["publish", "broken.mp4", "--camera", "a"], 2, "cannot be opened as a video"),
-        (["publish", ".", "--camera", "a/b"], 1, "camera name"),
+        (["publish", ".", "--camera", "a/b"], 2, "camera name"),
         (["publish", ".", "--camera", "a", "--url", "http://x"], 78, "mqtt://"),
         (["watch", "--url", "mqtt://user:secret@x"], 78, "password_file"),
         (["watch", "--prefix", "a/#"], 78, "prefix"),

@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,21 @@ def worker(mosquitto: Broker, tmp_path: Path, prefix: str) -> Any:
     yield process
     if process.is_running():
         process.kill()
+
+
+@pytest.fixture
+def worker_on(tmp_path: Path) -> Iterator[Callable[[dict[str, Any]], WorkerProcess]]:
+    """Makes worker processes that are gone when the test is over, however it ends."""
+    made: list[WorkerProcess] = []
+
+    def make(config: dict[str, Any]) -> WorkerProcess:
+        made.append(WorkerProcess(tmp_path, config))
+        return made[-1]
+
+    yield make
+    for process in made:
+        if process.is_running():
+            process.kill()
 
 
 def pub(broker: Broker, topic: str, payload: bytes) -> None:
@@ -108,10 +123,10 @@ def test_hostile_and_reserved_names_are_counted_and_never_judged(
 
 
 def test_sigterm_under_load_ends_with_0_in_time_and_loses_nothing(
-    broker_with: Callable[..., Broker], tmp_path: Path
+    broker_with: Callable[..., Broker], worker_on: Callable[[dict[str, Any]], WorkerProcess]
 ) -> None:
     broker = broker_with(*DURABLE)
-    process = WorkerProcess(tmp_path, demo_config(broker.url, mailbox={"policy": "every"}))
+    process = worker_on(demo_config(broker.url, mailbox={"policy": "every"}))
     with Verdicts(client(broker, "reader")) as verdicts:
         process.start().wait_ready()
         with Camera(client(broker, "cam-a"), "a", 25) as camera:
@@ -129,10 +144,10 @@ def test_sigterm_under_load_ends_with_0_in_time_and_loses_nothing(
 @pytest.mark.parametrize("kills", [6, pytest.param(30, marks=pytest.mark.soak)])
 @pytest.mark.timeout(300)
 def test_kill_9_under_load_loses_no_accepted_frame(
-    broker_with: Callable[..., Broker], tmp_path: Path, kills: int
+    broker_with: Callable[..., Broker], worker_on: Callable[[dict[str, Any]], WorkerProcess], kills: int
 ) -> None:
     broker = broker_with(*DURABLE)
-    process = WorkerProcess(tmp_path, demo_config(broker.url, mailbox={"policy": "every"}))
+    process = worker_on(demo_config(broker.url, mailbox={"policy": "every"}))
     rng = random.Random(kills)
     with Verdicts(client(broker, "reader")) as verdicts:
         process.start().wait_ready()
@@ -150,12 +165,12 @@ def test_kill_9_under_load_loses_no_accepted_frame(
 
 
 def test_kill_9_with_a_session_that_is_not_kept_loses_frames(
-    broker_with: Callable[..., Broker], tmp_path: Path
+    broker_with: Callable[..., Broker], worker_on: Callable[[dict[str, Any]], WorkerProcess]
 ) -> None:
     """The control of the test above: it does see a loss where there is one."""
     broker = broker_with(*DURABLE)
     mqtt = {"url": broker.url, "session_expiry_s": 0}
-    process = WorkerProcess(tmp_path, demo_config(broker.url, mailbox={"policy": "every"}, mqtt=mqtt))
+    process = worker_on(demo_config(broker.url, mailbox={"policy": "every"}, mqtt=mqtt))
     with Verdicts(client(broker, "reader")) as verdicts:
         process.start().wait_ready()
         with Camera(client(broker, "cam-a"), "a", 20) as camera:
@@ -166,6 +181,22 @@ def test_kill_9_with_a_session_that_is_not_kept_loses_frames(
         lost = _lost(camera, verdicts, within_s=3.0)
     process.kill()
     assert lost
+
+
+def test_share_group_set_later_does_not_bring_each_frame_twice(
+    broker_with: Callable[..., Broker], worker_on: Callable[[dict[str, Any]], WorkerProcess]
+) -> None:
+    broker = broker_with()
+    alone, shared = {"url": broker.url}, {"url": broker.url, "share_group": "yard"}
+    jpeg = Simulator("feeder", 5).next().jpeg
+    with Verdicts(client(broker, "reader")) as verdicts:
+        for mqtt in (alone, shared):
+            process = worker_on(demo_config(broker.url, mqtt=mqtt))
+            process.start().wait_ready()
+            pub(broker, "cameras/yard/frame", jpeg)
+            time.sleep(0.7)
+            assert process.terminate() == 0
+    assert len(verdicts.all) == 2
 
 
 def _lost(camera: Camera, verdicts: Verdicts, within_s: float = 60.0) -> list[str]:
