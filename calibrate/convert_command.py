@@ -71,7 +71,8 @@ def convert(
     gate = load_gate(out, features=spec)
     stderr.print(
         f"{out}: {gate.name}; equal to scikit-learn's chain on {found.rows} rows, within {found.score_difference:.1g} "
-        f"in score and {found.probability_difference:.1g} in probability; the files were unpickled "
+        f"in score and {found.probability_difference:.1g} in probability "
+        f"(the chain's own rounding: {found.rounding:.1g}); the files were unpickled "
         f"{'without' if found.offline else 'WITH'} a network. How good this gate is nobody has measured.",
         soft_wrap=True,
     )

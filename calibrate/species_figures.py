@@ -73,7 +73,9 @@ def measure_species(samples: SpeciesSamples, held_out: HeldOut, seed: int) -> di
 
 def figures_table(figures: dict[str, Any]) -> Table:
     """Classifier, baseline and the difference, with intervals."""
-    table = Table(title="Held-out pictures, 95 % intervals", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title="Held-out pictures, 95 % intervals", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
     table.add_column("")
     for name in FIGURES:
         table.add_column(name.replace("_", " "), justify="right")

@@ -30,8 +30,16 @@ DEMO = Path(__file__).resolve().parents[2] / "edge" / "demo" / "models" / "featu
 class Fitted:
     """The notebook's chain on random features, and its four files."""
 
-    def __init__(self, folder: Path, *, size: int = SIZE, whiten: bool = True, covariance: str = "spherical") -> None:
-        self.features = pooled_features(np.random.default_rng(0), 300, size).astype(np.float64)
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        size: int = SIZE,
+        whiten: bool = True,
+        covariance: str = "spherical",
+        dtype: str = "float64",
+    ) -> None:
+        self.features = pooled_features(np.random.default_rng(0), 300, size).astype(dtype)
         self.scaler = StandardScaler().fit(self.features)
         self.pca = PCA(8, whiten=whiten, random_state=0).fit(self.scaler.transform(self.features))
         latent = self.pca.transform(self.scaler.transform(self.features))
@@ -63,11 +71,12 @@ class Bomb:
 
 
 def test_converted_gate_answers_as_the_chain_on_given_features(tmp_path: Path) -> None:
-    fitted = Fitted(tmp_path, whiten=False, covariance="full")
+    fitted = Fitted(tmp_path, whiten=False, covariance="full", dtype="float32")
     found = convert(fitted.files, clusters.model(SIZE), fitted.features[:150].astype(np.float32), positive="parrots")
     assert (found.rows, found.manifest.training.positives) == (150, 300)
     assert found.score_difference < 1e-9
     assert found.probability_difference < 1e-6
+    assert 0 < found.rounding < 1e-3  # scikit-learn's own, on what it fitted in single precision
     assert found.manifest.members[0].covariance == "full"
 
 
