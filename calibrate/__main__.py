@@ -23,10 +23,11 @@ from calibrate import (
 )
 from calibrate.bench_gate import bench_gate, timings_table
 from calibrate.extract import parse_views
+from calibrate.families import merge_families, parse_groups
 from calibrate.figures import figures_table
 from calibrate.fit import FitOptions, fit_gate
 from calibrate.gather import gather
-from calibrate.options import Cache, DeviceOption, Model, NoCache, Threads, chosen_cache
+from calibrate.options import Cache, DeviceOption, Model, NoCache, Threads, Together, chosen_cache
 from calibrate.recipes import make_recipe
 from calibrate.report import write_report
 from calibrate.score import score_pictures
@@ -55,7 +56,9 @@ def fit(
         Path | None,
         typer.Option(help="folder for report.html, report.json and gate.json: what was fitted and how well"),
     ] = None,
-    views: Annotated[str, typer.Option(help="views to average: full or full,hflip (doubles inference)")] = "full",
+    views: Annotated[
+        str, typer.Option(help="full, or full,hflip averaged: fewer errors, twice the inference")
+    ] = "full",
     components: Annotated[int | None, typer.Option(help="PCA components (seed, or robust with ppca)")] = None,
     covariance: Annotated[
         str | None,
@@ -67,8 +70,10 @@ def fit(
     threads: Threads = None,
     cache: Cache = None,
     no_cache: NoCache = False,
+    together: Together = None,
 ) -> None:
     """Fit a gate on pictures and write it, with what it achieves on pictures it was not fitted on."""
+    groups = parse_groups(together or [])
     chosen = make_recipe(recipe, components, covariance, seed)
     options = FitOptions(parse_views(views), threshold, seed)
     if not out.parent.is_dir():
@@ -76,7 +81,7 @@ def fit(
     with open_engine(model, cast(Device, device), threads=threads) as engine:
         kept = chosen_cache(cache, no_cache, engine)
         samples = gather(engine, positives, negatives or [], options.views, normalise=chosen.normalise, cache=kept)
-        fitted = fit_gate(samples, engine.spec, chosen, options)
+        fitted = fit_gate(merge_families(samples, groups), engine.spec, chosen, options)
         save_gate(out, fitted.manifest, fitted.arrays)
         gate = load_gate(out, features=engine.spec)
     stderr.print(figures_table(gate.manifest))

@@ -1,17 +1,49 @@
-"""``calibrate compare``: one table over recipes and members."""
+"""``calibrate compare``: recipes and members on the same held-out pictures, in one table."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, cast
+
 import typer
 
-from engines import UsageError
+from calibrate.comparison import compare, comparison_table
+from calibrate.extract import parse_views
+from calibrate.families import merge_families, parse_groups
+from calibrate.gather import gather
+from calibrate.options import Cache, DeviceOption, Model, NoCache, Threads, Together, chosen_cache
+from engines import open_engine
+from engines.base import Device
+from engines.console import stdout
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to ``app``."""
-    app.command()(compare)
+    app.command("compare")(compare_command)
 
 
-def compare() -> None:
-    """One table over recipes and members."""
-    raise UsageError("calibrate compare: not built yet")
+def compare_command(
+    model: Model,
+    positives: Annotated[Path, typer.Option(help="folder of pictures to accept; sub folders are kinds")],
+    negatives: Annotated[list[Path], typer.Option(help="folder of pictures to refuse; repeatable")],
+    together: Together = None,
+    views: Annotated[str, typer.Option(help="views to average: full or full,hflip")] = "full",
+    seed: Annotated[int, typer.Option(help="of folds and of members that draw at random")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="print a JSON list on stdout")] = False,
+    device: DeviceOption = "auto",
+    threads: Threads = None,
+    cache: Cache = None,
+    no_cache: NoCache = False,
+) -> None:
+    """Compare recipes and members on pictures, kinds and families that they were not fitted on."""
+    chosen, groups = parse_views(views), parse_groups(together or [])
+    with open_engine(model, cast(Device, device), threads=threads) as engine:
+        kept = chosen_cache(cache, no_cache, engine)
+        samples = gather(engine, positives, negatives, chosen, normalise=True, cache=kept)
+    rows = compare(merge_families(samples, groups), seed)
+    if as_json:
+        typer.echo(json.dumps([asdict(row) for row in rows], indent=2))
+    else:
+        stdout.print(comparison_table(rows))

@@ -84,7 +84,7 @@ def _fit(original: Samples, samples: Samples, model: ModelSpec, recipe: Recipe, 
     folds = split(samples, options.seed)
     log.info("held-out scores from %s", folds.description)
     members = recipe.fit(samples, discriminative=discriminative)
-    held_out, join_arrays, calibration = _hold_out(samples, recipe, folds, discriminative)
+    held_out, join_arrays, calibration = hold_out(samples, recipe, folds, discriminative)
     decision = _decision(calibration, options)
     accepted = held_out.decisive >= decision.threshold
     figures = measure(samples, held_out.score, accepted, held_out.probability, options.seed)
@@ -144,7 +144,7 @@ def _check(samples: Samples, recipe: Recipe, options: FitOptions) -> None:
         )
 
 
-def _hold_out(
+def hold_out(
     samples: Samples, recipe: Recipe, folds: Split, discriminative: bool
 ) -> tuple[HeldOut, dict[str, Float64], Calibration | None]:
     scores, forgives = _member_scores(samples, recipe, folds, discriminative)

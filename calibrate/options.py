@@ -16,6 +16,10 @@ Threads = Annotated[int | None, typer.Option("--threads", help="threads inside o
 Cache = Annotated[
     Path | None, typer.Option("--cache", help="folder of features known already; default: in the user's cache folder")
 ]
+Together = Annotated[
+    list[str] | None,
+    typer.Option("--together", help="related kinds, held out together, as macaw,scarlet_macaw; repeatable"),
+]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="compute every feature, keep none")]
 
 
