@@ -77,6 +77,7 @@ class Courier:
         self._warm = self._subscribed = self._proven = self._draining = False
         self._canary: Literal["none", "sent", "refused", "lost"] = "none"
         self._canary_at = 0.0
+        self._told = ""
         self._serial = 0
         self._obstacle: str | None = None  # why there is no subscription
         self._link: Link | None = None
@@ -328,6 +329,9 @@ class Courier:
             return
         name, reason = self._state()
         self._health.set_state(name, reason)
+        if name != self._told:
+            self._told = name
+            log.info("%s: %s", name, shorten(reason, 300))
 
     def _state(self) -> tuple[Literal["starting", "ready", "not-ready"], str]:
         if not self._warm:
