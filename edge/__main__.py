@@ -175,7 +175,8 @@ def watch(
 @app.command()
 def bench(
     config: ConfigOption,
-    images: Annotated[Path | None, typer.Option(help="Folder of JPEGs to send; else 1920x1080 ones are drawn.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of JPEGs to send; else some are drawn.")] = None,
+    size: Annotated[str, typer.Option(help="Width and height of drawn frames.", metavar="WxH")] = "1920x1080",
     cameras: Annotated[int, typer.Option(min=1, max=256, help="Simulated cameras.")] = 8,
     seconds: Annotated[float, typer.Option("--for", min=10, help="Seconds to measure.")] = 60,
     life: Annotated[bool, typer.Option("--life", help="Also measure start-up, memory and idle CPU.")] = False,
@@ -188,7 +189,7 @@ def bench(
     from edge.config_file import load_config
 
     with stderr.status("measuring") as status:
-        report = run_bench(load_config(config), images, cameras, seconds, status.update, life=life)
+        report = run_bench(load_config(config), images, cameras, seconds, status.update, size=_size(size), life=life)
     if as_json:
         stdout.print_json(json.dumps(dataclasses.asdict(report)))
         return
@@ -211,6 +212,13 @@ def bench(
             "worker alone: ready {ready_s:.2f} s after start; resident {idle_rss_mib:.0f} MiB idle, "
             "{load_rss_mib:.0f} MiB under load; {idle_cpu_percent:.1f} % of a core when idle".format(**report.life)
         )
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    if not (width.isdecimal() and height.isdecimal() and 16 <= int(width) <= 8192 and 16 <= int(height) <= 8192):
+        raise typer.BadParameter("should be WIDTHxHEIGHT, each from 16 to 8192", param_hint="--size")
+    return int(width), int(height)
 
 
 @schema.command("config")

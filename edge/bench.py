@@ -65,6 +65,7 @@ def run_bench(
     seconds: float,
     report: Callable[[str], None] = lambda _: None,
     *,
+    size: tuple[int, int] = (1920, 1080),
     life: bool = False,
 ) -> Report:
     """Measure ``config`` for about ``seconds`` with ``cameras`` simulated cameras.
@@ -72,7 +73,8 @@ def run_bench(
     Args:
         config: a worker's configuration; its topics are replaced by a fresh random prefix, nothing is dropped, and
             unchanged frames are judged like all others.
-        images: folder of pictures to send; None draws 1920 x 1080 JPEGs of about 300 KB.
+        images: folder of pictures to send; None draws JPEGs, of about 300 KB at 1920 x 1080.
+        size: (width, height) in pixels of drawn pictures.
         cameras: how many cameras send.
         seconds: of the whole measurement, shared among the rounds.
         report: told what is going on.
@@ -82,7 +84,7 @@ def run_bench(
         ParrotgateError: the worker did not become ready, or frames and inferences do not match.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        folder = _collect(images, Path(scratch))
+        folder = _collect(images, size, Path(scratch))
         pictures = [path.read_bytes() for path in sorted(folder.iterdir())]
         rounds = max(2, min(MAX_ROUNDS, int(seconds / SECONDS_A_ROUND)))
         bench = _Bench(_benched(config), folder, pictures, cameras, seconds / (2.5 * rounds))
@@ -236,9 +238,9 @@ def _wait(condition: Callable[[], bool], seconds: float, why: Callable[[], str])
         time.sleep(0.02)
 
 
-def _collect(images: Path | None, scratch: Path) -> Path:
+def _collect(images: Path | None, size: tuple[int, int], scratch: Path) -> Path:
     if images is None:
-        return _draw(scratch)
+        return _draw(scratch, size)
     found = sorted(p for p in images.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
     if not found:
         raise UsageError(f"{images} holds no JPEG")
@@ -247,13 +249,11 @@ def _collect(images: Path | None, scratch: Path) -> Path:
     return scratch
 
 
-def _draw(folder: Path) -> Path:
-    """Sixteen seeded 1920 x 1080 JPEGs of about 300 KB: soft shapes under sensor noise, as a camera gives them."""
+def _draw(folder: Path, size: tuple[int, int]) -> Path:
+    """Sixteen seeded JPEGs of ``size`` (width, height): soft shapes under sensor noise, as a camera gives them."""
     rng = np.random.default_rng(0)
     for number in range(16):
-        soft = cv2.resize(
-            rng.integers(0, 256, (18, 32, 3), dtype=np.uint8), (1920, 1080), interpolation=cv2.INTER_CUBIC
-        )
+        soft = cv2.resize(rng.integers(0, 256, (18, 32, 3), dtype=np.uint8), size, interpolation=cv2.INTER_CUBIC)
         noise = 5 * rng.standard_normal(soft.shape, dtype=np.float32)
         noisy = np.clip(soft + noise, 0, 255).astype(np.uint8)
         cv2.imwrite(str(folder / f"{number:04d}.jpg"), noisy, (cv2.IMWRITE_JPEG_QUALITY, 80))
