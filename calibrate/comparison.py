@@ -207,7 +207,9 @@ def _nearest(known: Float64, x: Float64) -> Float64:
 def _kernel_density(train: Samples, x: Float64) -> Float64:
     own = _own(train)
     inner = np.sqrt(np.maximum(2.0 - 2.0 * _nearest(own, own), 0.0))  # each one's nearest neighbour but itself
-    return np.asarray(KernelDensity(bandwidth=max(float(np.median(inner)), 1e-3)).fit(own).score_samples(x))
+    width = max(float(np.median(inner)), 1e-3)
+    # Without the normaliser -D log(width), in which folds would differ by more than pictures do.
+    return np.asarray(KernelDensity(bandwidth=width).fit(own).score_samples(x)) + x.shape[1] * np.log(width)
 
 
 def _mixture(own: Float64, x: Float64, seed: int) -> Float64:
@@ -225,4 +227,4 @@ def _mixture(own: Float64, x: Float64, seed: int) -> Float64:
     best = GaussianMixture(k, covariance_type=covariance, random_state=seed, reg_covar=1e-6).fit(known)
     log.info("Gaussian mixture: %d %s by left-out likelihood %.2f, BIC %.0f", k, covariance, scored[covariance, k],
              best.bic(known))  # fmt: skip
-    return np.asarray(best.score_samples(fresh))
+    return np.asarray(best.score_samples(fresh)) - scored[covariance, k]  # folds differ in what they call likely

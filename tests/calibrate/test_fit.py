@@ -87,6 +87,23 @@ def test_few_positives_still_make_a_gate_with_negatives(recipe: str) -> None:
     assert fitted.manifest.decision.by == "probability"
 
 
+@pytest.mark.parametrize("positives", [200, 50, 10])
+def test_any_sensible_number_of_positives_gives_a_gate_that_tells_apart(positives: int) -> None:
+    kinds = {"macaw": positives // 2, "amazon": positives - positives // 2}
+    fitted = fit(clusters.samples(kinds, {"owls": 40, "ducks": 40}))
+    assert fitted.manifest.metrics["sources"]["all"]["auroc"]["value"] > 0.85
+
+
+def test_far_source_is_told_apart_from_positives_and_neighbours_together() -> None:
+    samples = clusters.samples(clusters.PARROTS, {"birds/owl": 30, "birds/wren": 30, "objects": 40})
+    far = samples.features + np.where(samples.source == "objects", 2.0, 0.0)[:, None].astype(np.float32)
+    far[samples.source == "objects", ::2] = 0.0
+    fitted = fit(samples.with_features(far))
+    assert [member.name for member in fitted.manifest.members] == ["density", "discriminative", "far"]
+    score = Gate(fitted.manifest, fitted.arrays).member_scores(far)["far"]
+    assert score[samples.source == "birds"].min() > score[samples.source == "objects"].max()
+
+
 def test_too_few_positives_are_refused_in_a_sentence() -> None:
     with pytest.raises(UsageError, match="9 readable, different positives are too few"):
         fit(clusters.samples({"macaw": 9}, {"ducks": 30}))
