@@ -8,8 +8,9 @@ from typing import Annotated, cast
 import typer
 
 from calibrate.chooser import Rules, Use
+from calibrate.feature_cache import FeatureCache
 from calibrate.gather import gather
-from calibrate.options import DeviceOption, Model, Threads
+from calibrate.options import Cache, DeviceOption, Model, NoCache, Threads, chosen_cache
 from calibrate.report import write_report
 from calibrate.study import Study, fresh_study, held_out_study, paths_by_digest, refit_on_the_same
 from edge.gate import Gate
@@ -41,6 +42,8 @@ def report(
     precision: Annotated[float, typer.Option(help="precision to choose a threshold for, at --prior")] = 0.9,
     false_a_day: Annotated[float, typer.Option(help="false alarms a day to choose a threshold for")] = 10.0,
     cost_ratio: Annotated[float, typer.Option(help="what a missed picture costs, in false alarms")] = 5.0,
+    cache: Cache = None,
+    no_cache: NoCache = False,
     device: DeviceOption = "auto",
     threads: Threads = None,
 ) -> None:
@@ -49,13 +52,17 @@ def report(
     check_use(use, rules)
     with open_engine(model, cast(Device, device), threads=threads) as engine:
         loaded = load_gate(gate, features=engine.spec)
-        study = study_folders(loaded, engine, positives, negatives or [], fresh=fresh)
+        study = study_folders(
+            loaded, engine, positives, negatives or [], chosen_cache(cache, no_cache, engine), fresh=fresh
+        )
     stderr.print(f"{write_report(out, study, use, rules)}", soft_wrap=True)
 
 
-def study_folders(gate: Gate, engine: Engine, positives: Path, negatives: list[Path], *, fresh: bool) -> Study:
+def study_folders(
+    gate: Gate, engine: Engine, positives: Path, negatives: list[Path], cache: FeatureCache | None, *, fresh: bool
+) -> Study:
     """The pictures below the folders under ``gate``: held out by fitting it again, or judged as fresh ones."""
-    samples = gather(engine, positives, negatives, gate.views, normalise=gate.manifest.normalise)
+    samples = gather(engine, positives, negatives, gate.views, normalise=gate.manifest.normalise, cache=cache)
     paths = paths_by_digest(positives, negatives)
     if fresh:
         return fresh_study(gate, samples, paths)

@@ -101,15 +101,17 @@ def compare_gates(samples: Samples, after: Booleans, before: Mapping[str, bool])
 
 
 def changes_table(changes: Sequence[Change]) -> Table:
-    """Accepted pictures before and after; families that neither gate errs about are left out."""
+    """Recall and false accepts before and after, of every folder and of the families in it that changed."""
+    shown = [change for change in changes if change.before != change.after or "/" not in change.name]
+    rest = f"{len(changes) - len(shown)} families are as they were; all are in comparison.json"
     table = Table(title="Held-out pictures accepted, before and after", title_justify="left", box=SIMPLE_HEAD)
-    for column in ("family", "pictures", "before", "after", ""):
-        table.add_column(column, justify="right" if column in ("pictures", "before", "after") else "left")
-    for change in changes:
-        perfect = change.n if change.positive else 0
-        if {change.before, change.after} != {perfect} or "/" not in change.name:
-            share = (f"{count} ({count / change.n:.1%})" for count in (change.before, change.after))
-            table.add_row(f"{'' if change.positive else 'not '}{change.name}", str(change.n), *share, _word(change))
+    table.caption, table.caption_justify = rest, "left"
+    for column in ("family", "", "pictures", "before", "after", "verdict"):
+        table.add_column(column, justify="left" if column in ("family", "", "verdict") else "right", overflow="fold")
+    for change in shown:
+        share = (f"{count} ({count / change.n:.1%})" for count in (change.before, change.after))
+        what = "recall" if change.positive else "false accepts"
+        table.add_row(change.name, what, str(change.n), *share, _word(change), style="bold" if change.worse else "")
     return table
 
 
@@ -126,9 +128,9 @@ def worse_sentence(changes: Sequence[Change]) -> str | None:
 
 def _word(change: Change) -> str:
     if change.worse:
-        return "worse, beyond the interval"
+        return "WORSE"
     gain = (change.after - change.before) * (1 if change.positive else -1)
-    return "better" if gain > 0 else "worse, within the interval" if gain < 0 else "same"
+    return "better" if gain > 0 else "worse, by chance perhaps" if gain < 0 else "same"
 
 
 def _agrees(label: Label, picture: Picture) -> bool:

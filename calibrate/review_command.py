@@ -7,7 +7,8 @@ from typing import Annotated, cast
 
 import typer
 
-from calibrate.options import DeviceOption, Threads
+from calibrate.feature_cache import FeatureCache
+from calibrate.options import Cache, DeviceOption, NoCache, Threads, chosen_cache
 from calibrate.review_apply import WorseGateError, changes_table, worse_sentence
 from calibrate.review_server import create_review
 from calibrate.review_session import (
@@ -21,7 +22,7 @@ from calibrate.review_session import (
 )
 from edge.gate_file import load_gate
 from edge.web import StatusPortError, build_server
-from engines import UsageError, open_engine
+from engines import Engine, UsageError, open_engine
 from engines.base import Device
 from engines.console import stderr
 
@@ -50,17 +51,20 @@ def review(
     accept: Annotated[
         bool, typer.Option("--accept", help="with --apply: take the new gate though a family got worse")
     ] = False,
+    cache: Cache = None,
+    no_cache: NoCache = False,
     device: DeviceOption = "auto",
     threads: Threads = None,
 ) -> None:
     """Label pictures that the gate is unsure or wrong about, on a page of this machine; then fit again."""
     if apply:
-        _apply(out, accept, device, threads)
+        with open_engine(Path(load_session(out).model), cast(Device, device), threads=threads) as engine:
+            _apply(out, accept, engine, chosen_cache(cache, no_cache, engine))
         return
     session = _session(gate, model, folders or [], positives, negatives or [])
     with open_engine(Path(session.model), cast(Device, device), threads=threads) as engine:
         loaded = load_gate(Path(session.gate), sha256=session.sha256, features=engine.spec)
-        queue = make_queue(loaded, engine, session, limit)
+        queue = make_queue(loaded, engine, session, limit, chosen_cache(cache, no_cache, engine))
     session.save(out)
     app = create_review(loaded, queue, open_labels(out), f"calibrate review --apply --out {out}")
     try:
@@ -72,11 +76,10 @@ def review(
     stderr.print(f"{len(open_labels(out).labels)} pictures labelled; then: calibrate review --apply --out {out}")
 
 
-def _apply(out: Path, accept: bool, device: str, threads: int | None) -> None:
+def _apply(out: Path, accept: bool, engine: Engine, cache: FeatureCache | None) -> None:
     session = load_session(out)
-    with open_engine(Path(session.model), cast(Device, device), threads=threads) as engine:
-        gate = load_gate(Path(session.gate), sha256=session.sha256, features=engine.spec)
-        changes = apply_labels(gate, engine, session, out)
+    gate = load_gate(Path(session.gate), sha256=session.sha256, features=engine.spec)
+    changes = apply_labels(gate, engine, session, out, cache)
     stderr.print(changes_table(changes))
     sentence = worse_sentence(changes)
     if sentence and not accept:

@@ -11,6 +11,7 @@ import numpy as np
 
 from calibrate.duplicates import near_duplicates
 from calibrate.extract import extract
+from calibrate.feature_cache import FeatureCache
 from calibrate.folders import pictures_in
 from calibrate.samples import Floats
 from calibrate.study import Study
@@ -63,7 +64,9 @@ def labelled_candidates(study: Study) -> tuple[list[Candidate], Floats]:
     return candidates, samples.features
 
 
-def unlabelled_candidates(gate: Gate, engine: Engine, folders: Sequence[Path]) -> tuple[list[Candidate], Floats]:
+def unlabelled_candidates(
+    gate: Gate, engine: Engine, folders: Sequence[Path], cache: FeatureCache | None = None
+) -> tuple[list[Candidate], Floats]:
     """Readable, different pictures below ``folders`` as ``gate`` judges them, with their features (n, D).
 
     Raises:
@@ -72,7 +75,7 @@ def unlabelled_candidates(gate: Gate, engine: Engine, folders: Sequence[Path]) -
     pictures = [picture for folder in folders for picture in pictures_in(folder)]
     if not pictures:
         raise UsageError(f"no picture in {', '.join(map(str, folders))}; give folders that hold some")
-    extracted = extract(engine, pictures, gate.views)
+    extracted = extract(engine, pictures, gate.views, cache)
     features = gate.join_views([extracted.views[view] for view in gate.views])
     scores = gate.judge(features)
     first = {digest: row for row, digest in reversed(list(enumerate(extracted.digests)))}
@@ -95,7 +98,8 @@ def build_queue(
     """At most ``limit`` questions about ``candidates`` (n) with ``features`` (n, D), near-duplicates as one.
 
     Two in five are disagreements, the most certain first; two in five lie near the threshold, in the gate's odds; the
-    rest are refused pictures at random. Where one kind runs short, pictures nearer the threshold take its place.
+    rest are refused pictures at random. Pictures without a label come before those whose folder speaks for them. Where
+    one kind runs short, pictures nearer the threshold take its place.
     """
     group = _groups(features)
     orders: dict[Why, list[int]] = {
@@ -136,12 +140,13 @@ def _disagreements(candidates: Sequence[Candidate], threshold: float) -> list[in
 
 def _near(candidates: Sequence[Candidate], threshold: float) -> list[int]:
     distance = _distances(candidates, threshold)
-    return sorted(range(len(candidates)), key=lambda row: distance[row])
+    return sorted(range(len(candidates)), key=lambda row: (candidates[row].positive is not None, distance[row]))
 
 
 def _refused(candidates: Sequence[Candidate], seed: int) -> list[int]:
     rows = [row for row, candidate in enumerate(candidates) if not candidate.accepted and not candidate.positive]
-    return [rows[i] for i in np.random.default_rng(seed).permutation(len(rows))]
+    mixed = [rows[i] for i in np.random.default_rng(seed).permutation(len(rows))]
+    return sorted(mixed, key=lambda row: candidates[row].positive is not None)
 
 
 def _distances(candidates: Sequence[Candidate], threshold: float) -> list[float]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from calibrate.feature_cache import FeatureCache
 from calibrate.folders import Picture, find_pictures
 from calibrate.gather import gather
 from calibrate.review_apply import Change, compare_gates, link_training
@@ -59,23 +60,27 @@ def open_labels(out: Path) -> LabelFile:
     return LabelFile(out / "labels.jsonl")
 
 
-def make_queue(gate: Gate, engine: Engine, session: Session, limit: int) -> list[Item]:
+def make_queue(
+    gate: Gate, engine: Engine, session: Session, limit: int, cache: FeatureCache | None = None
+) -> list[Item]:
     """The questions of ``session``, at most ``limit``; pictures that lie in both kinds of folder count as labelled."""
     candidates, features = [], []
     if session.positives is not None:
-        labelled, rows = labelled_candidates(_own_study(gate, engine, session))
+        labelled, rows = labelled_candidates(_own_study(gate, engine, session, cache))
         candidates += labelled
         features.append(rows.astype(np.float32))
     if session.folders:
         known = {candidate.digest for candidate in candidates}
-        fresh, rows = unlabelled_candidates(gate, engine, [Path(folder) for folder in session.folders])
+        fresh, rows = unlabelled_candidates(gate, engine, [Path(folder) for folder in session.folders], cache)
         new = [i for i, candidate in enumerate(fresh) if candidate.digest not in known]
         candidates += [fresh[i] for i in new]
         features.append(rows[new].astype(np.float32))
     return build_queue(candidates, np.concatenate(features), gate.threshold, limit, gate.manifest.training.seed)
 
 
-def apply_labels(gate: Gate, engine: Engine, session: Session, out: Path) -> list[Change]:
+def apply_labels(
+    gate: Gate, engine: Engine, session: Session, out: Path, cache: FeatureCache | None = None
+) -> list[Change]:
     """Fit again on the gate's own pictures as labelled now; writes ``candidate.npz`` and the comparison below ``out``.
 
     Raises:
@@ -86,9 +91,9 @@ def apply_labels(gate: Gate, engine: Engine, session: Session, out: Path) -> lis
         raise UsageError(f"{out}: nothing is labelled yet")
     if session.positives is None:
         raise UsageError("fitting again needs the gate's own pictures: review with --positives and --negatives")
-    own = _own_study(gate, engine, session)
+    own = _own_study(gate, engine, session, cache)
     folders = link_training(out / "training", _with_digests(session), labels)
-    samples = gather(engine, *folders, gate.views, normalise=gate.manifest.normalise)
+    samples = gather(engine, *folders, gate.views, normalise=gate.manifest.normalise, cache=cache)
     fitted = refit(gate, samples, engine.spec)
     save_gate(out / CANDIDATE, fitted.manifest, fitted.arrays)
     load_gate(out / CANDIDATE, features=engine.spec)
@@ -108,9 +113,9 @@ def accept_candidate(out: Path) -> Path:
     return out / GATE
 
 
-def _own_study(gate: Gate, engine: Engine, session: Session) -> Study:
+def _own_study(gate: Gate, engine: Engine, session: Session, cache: FeatureCache | None) -> Study:
     positives, negatives = _folders(session)
-    samples = gather(engine, positives, negatives, gate.views, normalise=gate.manifest.normalise)
+    samples = gather(engine, positives, negatives, gate.views, normalise=gate.manifest.normalise, cache=cache)
     fitted = refit_on_the_same(gate, samples, engine.spec)
     return held_out_study(gate.name, fitted, paths_by_digest(positives, negatives))
 

@@ -50,6 +50,12 @@ def test_queue_without_labels_has_no_disagreement_and_fills_up() -> None:
     assert questions[0] == ("near", 2)
 
 
+def test_queue_asks_first_about_what_has_no_label() -> None:
+    questions = asked([0.5, 0.01, 0.02, 0.85, 0.2, 0.1], [True, False, False, None, None, None], 4)
+    assert questions[:2] == [("near", 4), ("near", 3)]
+    assert {number for _, number in questions} >= {3, 4, 5}
+
+
 def test_queue_asks_once_about_near_duplicates() -> None:
     features = np.array([[1.0, 0.0], [0.999, 0.001], [0.0, 1.0]])
     queue = build_queue([candidate(i, 0.4 + 0.05 * i) for i in range(3)], features, 0.5, 10)
