@@ -209,7 +209,8 @@ def _kernel_density(train: Samples, x: Float64) -> Float64:
     inner = np.sqrt(np.maximum(2.0 - 2.0 * _nearest(own, own), 0.0))  # each one's nearest neighbour but itself
     width = max(float(np.median(inner)), 1e-3)
     # Without the normaliser -D log(width), in which folds would differ by more than pictures do.
-    return np.asarray(KernelDensity(bandwidth=width).fit(own).score_samples(x)) + x.shape[1] * np.log(width)
+    density = np.asarray(KernelDensity(bandwidth=width).fit(own).score_samples(x))
+    return np.asarray(density + x.shape[1] * float(np.log(width)))
 
 
 def _mixture(own: Float64, x: Float64, seed: int) -> Float64:
