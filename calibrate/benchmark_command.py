@@ -10,10 +10,11 @@ from typing import Annotated, cast
 import numpy as np
 import typer
 
-from calibrate.benchmark import benchmark, find_tree, tables
-from calibrate.extract import extract, parse_views
+from calibrate.benchmark import benchmark, find_tree, fuse, tables
+from calibrate.extract import extract
 from calibrate.options import Cache, DeviceOption, Model, NoCache, Threads, chosen_cache
 from calibrate.unpack import unpacked
+from calibrate.views import ALL_VIEWS
 from edge.gate import join_views
 from engines import UsageError, open_engine
 from engines.base import Device
@@ -30,7 +31,6 @@ def register(app: typer.Typer) -> None:
 def benchmark_command(
     dataset: Annotated[Path, typer.Option(help="folder or .zip with train/CLASS and test/CLASS")],
     model: Model,
-    views: Annotated[str, typer.Option(help="views to average: full or full,hflip")] = "full,hflip",
     seed: Annotated[int, typer.Option(help="of the members that draw at random")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="print a JSON object on stdout")] = False,
     device: DeviceOption = "auto",
@@ -39,18 +39,20 @@ def benchmark_command(
     no_cache: NoCache = False,
 ) -> None:
     """AUROC of every class against the rest, per member, beside published figures."""
-    chosen = parse_views(views)
     with unpacked(dataset) as folder, open_engine(model, cast(Device, device), threads=threads) as engine:
         if not folder.is_dir():
             raise UsageError(f"{dataset}: give a folder or a .zip with train/CLASS and test/CLASS")
         tree = find_tree(folder)
-        found = extract(engine, [*tree.train, *tree.test], chosen, chosen_cache(cache, no_cache, engine))
+        found = extract(engine, [*tree.train, *tree.test], ALL_VIEWS, chosen_cache(cache, no_cache, engine))
     if found.unreadable:
         log.warning("%d pictures cannot be read and are left out", len(found.unreadable))
-    features = join_views([found.views[view] for view in chosen], normalise=True)
+    features = join_views([found.views["full"], found.views["hflip"]], normalise=True)
+    wide = fuse([features, found.views["wide"], found.views["wider"]])
     classes = np.concatenate((tree.train_class, tree.test_class))[found.rows]
     train = found.rows < len(tree.train)
-    result = benchmark(features[train], classes[train], features[~train], classes[~train], seed)
+    result = benchmark(
+        features[train], classes[train], features[~train], classes[~train], seed, (wide[train], wide[~train])
+    )
     if as_json:
         typer.echo(json.dumps(result.as_json(), indent=2))
     else:

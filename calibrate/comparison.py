@@ -119,7 +119,8 @@ def _worst(figures: dict[str, Any]) -> str:
 
 def _recipe_row(recipe: Recipe, raw: Samples, unit: Samples, folds: Split, seed: int) -> Row:
     samples = unit if recipe.normalise else raw
-    held_out, _, _ = hold_out(samples, recipe, folds, wants_discriminative(recipe, samples))
+    planned = recipe.planned(samples, folds.fold)
+    held_out, _, _ = hold_out(samples, planned, folds, wants_discriminative(recipe, samples))
     probability = held_out.decisive if held_out.probability is None else held_out.probability
     figures = _figures(samples, held_out.score, probability, seed)
     return Row(recipe.name, {**figures, "unknown": _unknown(samples, recipe, folds)})
@@ -134,10 +135,10 @@ def _unknown(samples: Samples, recipe: Recipe, folds: Split) -> dict[str, dict[s
         if rest.negatives < FOLDS:
             continue
         discriminative = wants_discriminative(recipe, rest)
-        held_out, join_arrays, _ = hold_out(
-            rest, recipe, Split(folds.fold[~strange], folds.count, folds.description), discriminative
-        )
-        members = recipe.fit(rest, discriminative=discriminative)
+        kept = Split(folds.fold[~strange], folds.count, folds.description)
+        planned = recipe.planned(rest, kept.fold)
+        held_out, join_arrays, _ = hold_out(rest, planned, kept, discriminative)
+        members = planned.fit(rest, discriminative=discriminative)
         join = build_join("clipped_sum" if join_arrays else "single", join_arrays, len(members))
         score = join([member.score(samples.features[strange]) for member in members])
         positive = held_out.score[rest.positive]

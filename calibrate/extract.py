@@ -16,6 +16,7 @@ import numpy.typing as npt
 from joblib import Parallel, cpu_count, delayed
 
 from calibrate.feature_cache import FeatureCache
+from calibrate.views import view_of
 from edge.gate_manifest import VIEWS
 from engines import Engine, ImageError, InputSpec, UsageError, decode_image, prepare_input
 from engines.console import track
@@ -97,13 +98,6 @@ def collect(found: Sequence[Known | str], views: Sequence[str], size: int) -> Ex
     rows = np.asarray([index for index, _ in known], dtype=np.intp)
     reasons = {index: item for index, item in enumerate(found) if isinstance(item, str)}
     return Extracted(rows, arrays, tuple(item.digest for _, item in known), reasons)
-
-
-def view_of(batch: npt.NDArray[Any], view: str, spec: InputSpec) -> npt.NDArray[Any]:
-    """``batch`` of prepared inputs as ``view`` shows it: ``full`` as it is, ``hflip`` mirrored left to right."""
-    if view == "full":
-        return batch
-    return np.ascontiguousarray(np.flip(batch, axis=3 if spec.layout == "NCHW" else 2))
 
 
 def _infer(

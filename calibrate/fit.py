@@ -83,6 +83,7 @@ def _fit(original: Samples, samples: Samples, model: ModelSpec, recipe: Recipe, 
     discriminative = wants_discriminative(recipe, samples)
     folds = split(samples, options.seed)
     log.info("held-out scores from %s", folds.description)
+    recipe = recipe.planned(samples, folds.fold)
     members = recipe.fit(samples, discriminative=discriminative)
     held_out, join_arrays, calibration = hold_out(samples, recipe, folds, discriminative)
     decision = _decision(calibration, options)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, cast, get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from calibrate.members import (
     Covariance,
@@ -18,7 +19,7 @@ from calibrate.members import (
     fit_ppca,
     fold_mixture,
 )
-from calibrate.samples import Booleans, Floats, Samples
+from calibrate.samples import Floats, Samples
 from engines import UsageError
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,10 @@ class Recipe(Protocol):
         """Raise :class:`UsageError` when the samples cannot give what was asked for."""
         ...
 
+    def planned(self, samples: Samples, fold: npt.NDArray[np.intp]) -> Recipe:
+        """The recipe with everything settled that must be alike in all folds of ``samples``, ``fold`` (n,)."""
+        ...
+
     def fit(self, samples: Samples, *, discriminative: bool) -> list[FittedMember]:
         """The members, fitted on ``samples``; ``discriminative`` ones only where that is said."""
         ...
@@ -65,6 +70,10 @@ class SeedRecipe:
     def check(self, samples: Samples) -> None:
         """An explicit number of components must not exceed what the positives can give."""
         _check_components(self.components, samples)
+
+    def planned(self, samples: Samples, fold: npt.NDArray[np.intp]) -> SeedRecipe:  # noqa: ARG002 - nothing to settle
+        """The recipe itself."""
+        return self
 
     def fit(self, samples: Samples, *, discriminative: bool) -> list[FittedMember]:  # noqa: ARG002 - has no such member
         x = samples.features[samples.positive]
@@ -101,6 +110,7 @@ class RobustRecipe:
     components: int | None = None
     name: str = "robust"
     normalise: bool = True
+    nearest: str | None = None  # the source that is the neighbourhood; None: all negatives are treated alike
 
     def check(self, samples: Samples) -> None:
         """Components belong to ppca, and must not exceed what the positives can give."""
@@ -111,27 +121,29 @@ class RobustRecipe:
     def fit(self, samples: Samples, *, discriminative: bool) -> list[FittedMember]:
         if not discriminative:
             return [self._density(samples.features[samples.positive], 0.5)]
-        near = self._neighbourhood(samples)
-        if near.all():
+        near = samples.positive | (samples.source == self.nearest)
+        if self.nearest is None:
             density = self._density(samples.features[samples.positive], 0.1)
             return [density, fit_logistic(samples.features, samples.positive)]
         finer = fit_logistic(samples.features[near], samples.positive[near], strength=NEAR_C, forgives=1.0)
         far = fit_logistic(samples.features, near, name="far", strength=FAR_C, forgives=0.2)
         return [self._density(samples.features[near], 0.1), finer, far]
 
-    def _neighbourhood(self, samples: Samples) -> Booleans:
-        """Positives and the nearest source of negatives (n,); everything where there is no telling sources apart."""
+    def planned(self, samples: Samples, fold: npt.NDArray[np.intp]) -> RobustRecipe:
+        """With the nearest source, if every fold leaves enough of it and of what is farther to learn from."""
+        negative = ~samples.positive
+        sources = [str(source) for source in np.unique(samples.source[negative])]
+        if len(sources) < 2:
+            return self
         density = fit_ledoit_wolf(samples.features[samples.positive])
-        distance = {}
-        for source in np.unique(samples.source[~samples.positive]):
-            rows = ~samples.positive & (samples.source == source)
-            if rows.sum() >= MIN_DISCRIMINATIVE:
-                distance[str(source)] = -float(np.median(density.score(samples.features[rows])))
-        if not distance:
-            return np.ones(len(samples.positive), dtype=np.bool_)
-        nearest = min(distance, key=distance.__getitem__)
-        near: Booleans = samples.positive | (samples.source == nearest)
-        return near if (~near).sum() >= MIN_DISCRIMINATIVE else np.ones_like(near)
+        likes = {
+            s: float(np.median(density.score(samples.features[negative & (samples.source == s)]))) for s in sources
+        }
+        nearest = max(sources, key=likes.__getitem__)
+        near = negative & (samples.source == nearest)
+        far = negative & ~near
+        left = [int((rows & (fold != f)).sum()) for rows in (near, far) for f in np.unique(fold)]
+        return replace(self, nearest=nearest) if min(left) >= MIN_DISCRIMINATIVE else self
 
     def _density(self, x: Floats, forgives: float) -> FittedMember:
         if self.density == "ppca":

@@ -1,0 +1,37 @@
+"""How a batch of prepared inputs looks under a view; ``full`` and ``hflip`` are the box's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from edge.gate_manifest import VIEWS
+from engines import InputSpec
+
+# The picture amid its own mirror images, by the share of a side added on each side: a network trained on whole scenes
+# reads small, blurred pictures better when they fill less of its input. Costs an inference each; not known to the box.
+ZOOMED_OUT = {"wide": 0.25, "wider": 0.5}
+ALL_VIEWS = (*VIEWS, *ZOOMED_OUT)
+
+
+def view_of(batch: npt.NDArray[Any], view: str, spec: InputSpec) -> npt.NDArray[Any]:
+    """``batch`` of prepared inputs under ``view``: as it is, mirrored left to right, or zoomed out."""
+    if view == "full":
+        return batch
+    if view == "hflip":
+        return np.ascontiguousarray(np.flip(batch, axis=3 if spec.layout == "NCHW" else 2))
+    first = spec.layout == "NCHW"
+    rows = batch.transpose(0, 2, 3, 1) if first else batch
+    shrunk = np.stack([_zoomed_out(np.ascontiguousarray(row), ZOOMED_OUT[view]) for row in rows])
+    return np.ascontiguousarray(shrunk.transpose(0, 3, 1, 2)) if first else shrunk
+
+
+def _zoomed_out(pixels: npt.NDArray[Any], share: float) -> npt.NDArray[Any]:
+    height, width = pixels.shape[:2]
+    y, x = round(share * height), round(share * width)
+    framed = cv2.copyMakeBorder(pixels, y, y, x, x, cv2.BORDER_REFLECT_101)
+    shrunk: npt.NDArray[Any] = cv2.resize(framed, (width, height), interpolation=cv2.INTER_AREA)
+    return shrunk
