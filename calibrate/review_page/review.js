@@ -1,5 +1,5 @@
 const at = (id) => document.getElementById(id);
-const WHY = { disagreement: "Folder and gate disagree", near: "Near the threshold", random: "Refused, picked at random" };
+const WHY = { disagreement: "Folder and gate disagree", near: "Among the nearest to the threshold", random: "Refused, picked at random" };
 const state = { items: [], families: [], place: 0, twin: 0, history: [], busy: false };
 
 const element = (tag, properties = {}, ...children) => {

@@ -15,6 +15,7 @@ from calibrate.fit import FitOptions, fit_gate
 from calibrate.recipes import RobustRecipe
 from calibrate.report import write_report
 from calibrate.review_labels import LabelFile
+from calibrate.review_queue import Item
 from calibrate.study import held_out_study
 from edge.gate import Gate
 from tests.calibrate.clusters import OTHERS, PARROTS, model, samples
@@ -133,9 +134,15 @@ def test_review_says_when_a_label_could_not_be_saved(tab: Tab, judge: Gate, tmp_
 
 @pytest.mark.parametrize("width", [390, 1280])
 def test_pages_never_scroll_sideways(tab: Tab, judge: Gate, tmp_path: Path, width: int) -> None:
-    with serving(judge, questions(tmp_path, "long-name-" * 12 + "{}.png"), tmp_path / "labels.jsonl") as server:
+    first, twins, *rest = questions(tmp_path, "long-name-" * 12 + "{}.png")
+    queue = [first, Item("near", twins.pictures * 8), *rest]
+    with serving(judge, queue, tmp_path / "labels.jsonl") as server:
         tab.open(server.url, width)
         counts(tab, "0 of 4")
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        key(tab, "ArrowRight")
+        tab.wait("!document.getElementById('twins').hidden")
+        tab.wait("[...document.images].every((image) => image.complete)")
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
 
 
@@ -161,6 +168,7 @@ def test_chooser_says_what_the_json_says_and_the_page_keeps_its_policy(tab: Tab,
     assert tab.requests == [page.as_uri()]
     ladder = steps(study.decisive, study.samples.positive, study.threshold)
     tab.evaluate("document.getElementById('prior').value = 20")
+    tab.evaluate("document.querySelector('input[value=own]').click()")
     tab.evaluate("document.querySelector('input[value=cost]').click()")
     cut = choose(ladder, rules, Use(0.2, 10_000.0))["cost"]
     (step,) = [step for step in ladder if step.threshold == cut]
