@@ -58,5 +58,5 @@ def test_cifar_subset_reaches_what_frozen_mobilenet_features_allow(shared: Path,
     done = CliRunner().invoke(app, [*words, "--model", str(shared / "models" / "mobilenet_v2_features.onnx"), "--json"])
     found = json.loads(done.stdout)
     assert len(found["one_class"]["classes"]) == 10
-    assert found["one_class"]["mean"] >= 0.81
+    assert found["one_class"]["mean"] >= 0.825
     assert found["outlier_exposure"]["mean"] >= 0.945
