@@ -1,8 +1,7 @@
 """Recipes and single members on the same held-out pictures, in one table.
 
 Every score is that of a member that saw neither the picture nor its family; join and calibrator of a picture come from
-the other folds, and a member's own settings (mixtures, covariance) from its training folds alone. For the recipes
-each source of negatives is once more left out whole, as if nobody had thought of it (``unknown``).
+the other folds, and a member's own settings (mixtures, covariance) from its training folds alone.
 """
 
 from __future__ import annotations
@@ -29,11 +28,10 @@ from calibrate.curves import average_precision, log_loss, recall_at_fpr
 from calibrate.fit import hold_out
 from calibrate.folds import Split, split
 from calibrate.members import fit_ledoit_wolf, fit_logistic, fit_ppca
-from calibrate.metrics import auroc, fpr_at_recall, measure
+from calibrate.metrics import measure
 from calibrate.recipes import Recipe, make_recipe, wants_discriminative
 from calibrate.samples import Float64, Samples
 from edge.gate import unit_rows
-from edge.gate_calibration import build_join
 from engines import UsageError
 from engines.console import track
 
@@ -87,7 +85,7 @@ def comparison_table(rows: list[Row]) -> Table:
     for column in ("AUROC", "FPR95", "TPR at 1 % FPR", "AP", "Brier", "log-loss", "ECE", "recall"):
         table.add_column(column, justify="right")
     for source in sources:
-        table.add_column(f"{source}: AUROC / FPR95 / accepted (AUROC / FPR95 never shown)", justify="right")
+        table.add_column(f"{source}: AUROC / FPR95 / accepted", justify="right")
     table.add_column("worst family")
     for row in rows:
         table.add_row(row.name, *_cells(row.figures), *(_source(row.figures, s) for s in sources), _worst(row.figures))
@@ -107,9 +105,7 @@ def _figure(figure: dict[str, Any]) -> str:
 
 def _source(figures: dict[str, Any], name: str) -> str:
     found = figures["sources"][name]
-    known = f"{found['auroc']['value']:.3f} / {found['fpr95']['value']:.3f} / {found['false_accepts']['value']:.3f}"
-    unknown = figures.get("unknown", {}).get(name)
-    return f"{known} ({unknown['auroc']:.3f} / {unknown['fpr95']:.3f})" if unknown else known
+    return f"{found['auroc']['value']:.3f} / {found['fpr95']['value']:.3f} / {found['false_accepts']['value']:.3f}"
 
 
 def _worst(figures: dict[str, Any]) -> str:
@@ -122,31 +118,7 @@ def _recipe_row(recipe: Recipe, raw: Samples, unit: Samples, folds: Split, seed:
     planned = recipe.planned(samples, folds.fold)
     held_out, _, _ = hold_out(samples, planned, folds, wants_discriminative(recipe, samples))
     probability = held_out.decisive if held_out.probability is None else held_out.probability
-    figures = _figures(samples, held_out.score, probability, seed)
-    return Row(recipe.name, {**figures, "unknown": _unknown(samples, recipe, folds)})
-
-
-def _unknown(samples: Samples, recipe: Recipe, folds: Split) -> dict[str, dict[str, float]]:
-    """AUROC and FPR95 of each source of negatives against held-out positives, by a gate that never met the source."""
-    found = {}
-    for source in dict.fromkeys(map(str, samples.source[~samples.positive])):
-        strange = ~samples.positive & (samples.source == source)
-        rest = samples.take(~strange)
-        if rest.negatives < FOLDS:
-            continue
-        discriminative = wants_discriminative(recipe, rest)
-        kept = Split(folds.fold[~strange], folds.count, folds.description)
-        planned = recipe.planned(rest, kept.fold)
-        held_out, join_arrays, _ = hold_out(rest, planned, kept, discriminative)
-        members = planned.fit(rest, discriminative=discriminative)
-        join = build_join("clipped_sum" if join_arrays else "single", join_arrays, len(members))
-        score = join([member.score(samples.features[strange]) for member in members])
-        positive = held_out.score[rest.positive]
-        found[source] = {
-            "auroc": round(auroc(positive, score), 6),
-            "fpr95": round(fpr_at_recall(positive, score), 6),
-        }
-    return found
+    return Row(recipe.name, _figures(samples, held_out.score, probability, seed))
 
 
 def _row(name: str, samples: Samples, score: Float64, folds: Split, seed: int) -> Row:
