@@ -21,21 +21,23 @@ def figures_table(manifest: GateManifest) -> Table:
         title=title, title_justify="left", caption=_caption(manifest), caption_justify="left", box=SIMPLE_HEAD
     )
     for column in ("against", "pictures", "AUROC", "FPR95", "false accepts"):
-        table.add_column(column, justify="left" if column == "against" else "right")
+        left = column == "against"
+        table.add_column(column, justify="left" if left else "right", no_wrap=left, overflow="ellipsis")
     for source, row in figures.get("sources", {}).items():
         accepts = row["false_accepts"]
         table.add_row(source, str(accepts["n"]), _number(row["auroc"]), _percent(row["fpr95"]), _percent(accepts))
         for family, rate in _worst(figures["families"], source):
-            table.add_row(f"· {family.partition('/')[2]}", str(rate["n"]), "", "", _percent(rate), style="dim")
+            accepted = _percent(rate).partition("\n")[0]
+            table.add_row(f"· {family.partition('/')[2]}", str(rate["n"]), "", "", accepted, style="dim")
     return table
 
 
 def _caption(manifest: GateManifest) -> str:
     figures, training = manifest.metrics, manifest.training
-    parts = [f"recall {_percent(figures['recall'])} of {training.positives} positives"]
+    parts = [f"recall {_percent(figures['recall'])} of {training.positives} positives"] if "recall" in figures else []
     if "ece" in figures:
         parts.append(f"ECE {_number(figures['ece'])}, calibrated by {manifest.calibration}")
-    return "; ".join(parts) + f"\n{training.folds}"
+    return "; ".join(part.replace("\n", " ") for part in parts) + f"\n{training.folds}"
 
 
 def _worst(families: dict[str, Any], source: str) -> list[tuple[str, Any]]:
@@ -45,9 +47,9 @@ def _worst(families: dict[str, Any], source: str) -> list[tuple[str, Any]]:
 
 def _number(figure: dict[str, Any]) -> str:
     low, high = figure["ci95"]
-    return f"{figure['value']:.3f} [dim]({low:.3f}–{high:.3f})[/]"
+    return f"{figure['value']:.3f}\n[dim]({low:.3f}–{high:.3f})[/]"
 
 
 def _percent(figure: dict[str, Any]) -> str:
     low, high = figure["ci95"]
-    return f"{figure['value']:.1%} [dim]({100 * low:.1f}–{100 * high:.1f})[/]"
+    return f"{figure['value']:.1%}\n[dim]({100 * low:.1f}–{100 * high:.1f})[/]"
