@@ -1,1 +1,1 @@
-"""The fleet: images, signed bundles, roll-out and roll-back. Nothing is built yet; the room stands for the import rules."""
+"""The fleet: images, signed bundles, roll-out and roll-back. Nothing is built here yet."""
