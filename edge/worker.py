@@ -85,6 +85,8 @@ class Worker:
         """Serve until SIGTERM or SIGINT, then drain; raises what ended the worker if it was not a signal."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        if self.config.mqtt.version != 5:
+            log.warning("MQTT 3.1.1 has no reason codes: a verdict that the broker's access list denies is lost unseen")
         self._begin()
         self._engine_loop()
         self._finish()
@@ -116,8 +118,6 @@ class Worker:
     def _build(self, parts: Parts) -> None:
         config, box = self.config, self.config.mailbox
         settings = link_settings(config)
-        if settings.version != 5:
-            log.warning("MQTT 3.1.1 has no reason codes: a verdict that the broker's access list denies is lost unseen")
         mailbox = Mailbox(box.policy, box.max_frames, box.max_bytes)
         self._intake = Intake(mailbox, parts.decoder, decode_workers(config), ahead=config.batch.max)
         self._courier = Courier(self._topics, self._intake, self.health, box.max_bytes, config.mqtt.url)
