@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.errors import GateError
-from edge.gate_calibration import build_calibrator, build_join
+from edge.gate_calibration import build_calibrator, build_join, knots
 from edge.gate_manifest import GateManifest
 from edge.gate_math import Arrays, Float64, Floats, MemberScore, build_member, row_dot
+from edge.gate_row import knots_curve, row_score
 
 Precision = Literal["float32", "float64"]
 Booleans = npt.NDArray[np.bool_]
@@ -27,7 +28,7 @@ PROBABILITY_TOLERANCE = 1e-5
 # Isotonic plateaus often lie exactly on a threshold, and the pictures it was fitted on exactly on a plateau's end:
 # there the last bit of a score would decide, differently on each machine.
 _DECIMALS = 9
-_BELOW_AT_ABOVE = np.array([[-1.0], [0.0], [1.0]])
+_ROUNDING = 10.0**_DECIMALS
 _ERROR_SAFETY = 4.0  # the golden rows are sixteen; other rows may err more
 
 
@@ -80,10 +81,11 @@ class Gate:
         _check_finite(arrays)
         self._join = build_join(manifest.join, arrays, len(manifest.members))
         self._calibrate = build_calibrator(manifest.calibration, arrays)
-        self._zeros = np.zeros(manifest.features.size, dtype=np.float32)
         self._held_out = _held_out_scores(arrays)
         self._exact = _scorer(manifest, arrays, np.float64)
         self._fast = self._exact if precision == "float64" else _scorer(manifest, arrays, np.float32)
+        self._row_score = None if precision == "float64" or manifest.normalise else row_score(self._fast.members)
+        self._curve = knots_curve(*knots(arrays)) if manifest.calibration == "isotonic" else None
         self._relative_error = 0.0 if precision == "float64" else self._measure_error(arrays)
 
     @property
@@ -117,14 +119,12 @@ class Gate:
     def judge(self, features: Floats) -> GateScores:
         """Judge features (n, D), any float dtype; raises :class:`GateError` for another shape."""
         self._check_shape(features)
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            finite = np.isfinite(features @ self._zeros)  # 0 * inf and 0 * NaN are NaN
-            score = self._score(self._fast, features)
-            decisive, unsure = self._decide(score)
-            if unsure:
-                score[unsure] = self._score(self._exact, features[unsure])
-                decisive[unsure] = self._decisive(score[unsure])
-        finite &= np.isfinite(score)
+        score = self._fast_score(features)
+        decisive, unsure = self._decide(score)
+        if unsure:
+            score[unsure] = self._score(self._exact, features[unsure])
+            decisive[unsure] = self._decisive(score[unsure])
+        finite = np.isfinite(score)
         accepted = (decisive >= self.threshold) & finite
         probability = None if self._calibrate is None else decisive
         return GateScores(score, probability, accepted, finite, self._held_out)
@@ -146,18 +146,31 @@ class Gate:
         return unit_rows(x) if self.manifest.normalise else x
 
     def _score(self, scorer: _Scorer, rows: Floats) -> Float64:
-        x = self._inputs(scorer, rows)
-        return self._join([member.score(x) for member in scorer.members])
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            x = self._inputs(scorer, rows)
+            return self._join([member.score(x) for member in scorer.members])
+
+    def _fast_score(self, features: Floats) -> Float64:
+        if self._row_score is not None and len(features) == 1:
+            return np.array([self._row_score(features)])
+        return self._score(self._fast, features)
 
     def _decide(self, score: Float64) -> tuple[Float64, list[int]]:
         """What decides (n,), and the rows for which float32 leaves it or the decision open."""
         if not self._relative_error:
             return self._decisive(score), []
-        margin = self._relative_error * (1.0 + np.abs(score))
-        low, decisive, high = self._decisive(score + _BELOW_AT_ABOVE * margin)
         # Plain numbers: for the few rows of a batch a dozen numpy calls would cost more than the row itself.
-        bounds = zip(low.tolist(), high.tolist(), margin.tolist(), strict=True)
-        return decisive, [row for row, (a, b, m) in enumerate(bounds) if not self._is_sure(a, b, m)]
+        scores = score.tolist()
+        margins = [self._relative_error * (1.0 + abs(s)) for s in scores]
+        around = [s + sign * m for sign in (0.0, -1.0, 1.0) for s, m in zip(scores, margins, strict=True)]
+        if self._curve is not None and len(scores) == 1:
+            decisive = [round(self._curve(s) * _ROUNDING) / _ROUNDING for s in around]
+        else:
+            decisive = self._decisive(np.array(around)).tolist()
+        n = len(scores)
+        bounds = zip(decisive[n : 2 * n], decisive[2 * n :], margins, strict=True)
+        unsure = [row for row, (low, high, margin) in enumerate(bounds) if not self._is_sure(low, high, margin)]
+        return np.array(decisive[:n]), unsure
 
     def _is_sure(self, low: float, high: float, margin: float) -> bool:
         same_side = (low >= self.threshold) == (high >= self.threshold)
@@ -166,16 +179,18 @@ class Gate:
     def _decisive(self, score: Float64) -> Float64:
         if self._calibrate is None:
             return conformal(score, self._held_out)
-        return self._calibrate(score).round(_DECIMALS)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._calibrate(score).round(_DECIMALS)
 
     def _measure_error(self, arrays: Arrays) -> float:
         golden = arrays.get("golden.features")
         if golden is None:
             raise GateError("a gate without golden rows cannot run in float32; fit it again")
         self._check_shape(golden)
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            exact = self._score(self._exact, golden)
-            error = np.abs(self._score(self._fast, golden) - exact) / (1.0 + np.abs(exact))
+        exact = self._score(self._exact, golden)
+        alone = np.concatenate([self._fast_score(row[None]) for row in golden])
+        with np.errstate(invalid="ignore"):
+            error = np.abs([self._score(self._fast, golden) - exact, alone - exact]) / (1.0 + np.abs(exact))
         if not np.isfinite(error).all():
             raise GateError("the golden rows' scores are not finite numbers; fit the gate again")
         return max(_ERROR_SAFETY * float(error.max()), 1e-9)

@@ -37,7 +37,7 @@ def build_join(kind: str, arrays: Arrays, members: int) -> Join:
 
     def clipped_sum(scores: Sequence[Float64]) -> Float64:
         clipped = [np.minimum((s - c) / w, 0.0) for s, c, w in zip(scores, centre, scale, strict=True)]
-        result: Float64 = np.sum(clipped, axis=0)
+        result: Float64 = np.sum(clipped, axis=0) + 0.0 * np.sum(scores, axis=0)  # 0 * inf is NaN: never clipped away
         return result
 
     return clipped_sum
@@ -48,7 +48,8 @@ def build_calibrator(kind: str, arrays: Arrays) -> Calibrator | None:
     if kind == "none":
         return None
     if kind == "isotonic":
-        return _isotonic(arrays)
+        x, y = knots(arrays)
+        return lambda scores: np.interp(scores, x, y)
     parameters = _vector(arrays, "calibration.parameters", 2 if kind == "platt" else 5)
     if parameters[0] < 0 or (kind == "beta" and (parameters[2:4] < 0).any()):
         raise GateError("array 'calibration.parameters' must not let the probability fall as the score grows")
@@ -72,12 +73,13 @@ def beta(parameters: Float64) -> Calibrator:
     return calibrate
 
 
-def _isotonic(arrays: Arrays) -> Calibrator:
+def knots(arrays: Arrays) -> tuple[Float64, Float64]:
+    """Scores and probabilities (n,) of an ``isotonic`` calibration; raises :class:`GateError` unless they rise."""
     x = _vector(arrays, "calibration.x")
     y = _vector(arrays, "calibration.y", len(x))
     if (np.diff(x) <= 0).any() or (np.diff(y) < 0).any() or y[0] < 0 or y[-1] > 1:
         raise GateError("the isotonic knots must rise strictly in score and not fall in probability, within [0, 1]")
-    return lambda scores: np.interp(scores, x, y)
+    return x, y
 
 
 def _vector(arrays: Arrays, name: str, size: int | None = None) -> Float64:

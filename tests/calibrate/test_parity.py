@@ -69,6 +69,10 @@ def compare_seed(
         accepted = fast.with_threshold(threshold).judge(x).accepted
         wrong = accepted != (expected >= threshold)
         assert not wrong.any(), (threshold, expected[wrong], judged.probability[wrong], scores[wrong])
+    alone = [fast.judge(row[None]) for row in x]
+    assert np.abs(np.concatenate([one.score for one in alone]) - scores).max() <= 1e-3
+    assert np.abs(np.concatenate([one.probability for one in alone]) - expected).max() <= 1e-5
+    np.testing.assert_array_equal(np.concatenate([one.accepted for one in alone]), expected >= fast.threshold)
 
 
 @pytest.mark.parametrize("covariance", get_args(Covariance))
