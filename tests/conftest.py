@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import mosquitto as brokers
+from tests import standin as standin_gpu
 from tests.authority import Authority
 from tests.embedded import Embedded
 from tests.mosquitto import Broker
@@ -74,6 +75,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def shared() -> Path:
     """Folder of the real networks and photos; its tests are skipped where it is not."""
     return SHARED
+
+
+@pytest.fixture
+def standin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``import tensorrt`` and ``import pycuda.driver`` meet the stand-in device until the test ends."""
+    standin_gpu.put_in_place(monkeypatch)
 
 
 @pytest.fixture

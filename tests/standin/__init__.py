@@ -1,0 +1,33 @@
+"""A stand-in for an NVIDIA GPU: modules named ``tensorrt`` and ``pycuda`` that enforce what the real ones enforce.
+
+Its plans hold ONNX and run on ONNX Runtime. The folder itself goes on the module path: the fixture ``standin`` does so
+within a test, ``environment()`` for a child process. What the device is, and when it fails, is told by environment
+variables (see ``standin_device``), so that both ways meet the same device.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+SITE = Path(__file__).resolve().parent
+ROOT = SITE.parent.parent
+MODULES = ("tensorrt", "pycuda", "standin_device")
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """The environment of a child process that meets the stand-in; ``settings`` are ``STANDIN_*`` variables."""
+    inherited = os.environ.get("PYTHONPATH", "")
+    path = os.pathsep.join(str(part) for part in (SITE, ROOT, inherited) if str(part))
+    return {**os.environ, "PYTHONPATH": path, **settings}
+
+
+def put_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ``import tensorrt`` and ``import pycuda.driver`` find fresh stand-ins until the test ends."""
+    for name in list(sys.modules):
+        if name.partition(".")[0] in MODULES:
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(str(SITE))
