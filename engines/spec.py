@@ -19,6 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from engines import strict_json
 from engines.errors import ModelError
+from engines.plan_manifest import PlanSection
 
 FORMAT = 1
 MAX_MANIFEST_BYTES = 1 << 20
@@ -94,6 +95,7 @@ class Manifest(_Strict):
     origin: Sha256 | None = None
     source: str = ""
     licence: str = ""
+    plan: PlanSection | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,8 @@ class ModelSpec:
     """A manifest that was checked, with its labels read.
 
     ``sha256`` is the hash of the model file, ``origin`` that of the float model it descends from; both are 64
-    lower-case hex digits. ``labels`` has ``output.size`` entries or is None.
+    lower-case hex digits. ``labels`` has ``output.size`` entries or is None; ``plan`` tells how a TensorRT plan was
+    built, and is None for other models.
     """
 
     name: str
@@ -113,6 +116,7 @@ class ModelSpec:
     labels: tuple[str, ...] | None = None
     source: str = ""
     licence: str = ""
+    plan: PlanSection | None = None
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -158,7 +162,7 @@ def load_spec(model: Path) -> ModelSpec:
         raise ModelError(f"{path}: {error}") from None
 
 
-_PLAIN_FIELDS = ("format", "name", "task", "input", "output", "sha256", "source", "licence")
+_PLAIN_FIELDS = ("format", "name", "task", "input", "output", "sha256", "source", "licence", "plan")
 
 
 def write_spec(model: Path, spec: ModelSpec) -> Path:
@@ -174,7 +178,8 @@ def write_spec(model: Path, spec: ModelSpec) -> Path:
     plain = {name: getattr(spec, name) for name in _PLAIN_FIELDS}
     manifest = Manifest(labels=labels, labels_sha256=digest, origin=spec.origin, **plain)
     path = model.with_name(model.name + ".json")
-    path.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    absent = {"plan"} if spec.plan is None else None
+    path.write_text(manifest.model_dump_json(indent=2, exclude=absent) + "\n", encoding="utf-8")
     return path
 
 
