@@ -49,7 +49,9 @@ def logger() -> trt.ILogger:
 
     Warnings and errors go to the log; ``complaint()`` gives the last ones.
     """
-    trt = bindings()
+    bindings()
+    import tensorrt as trt
+
     levels = {
         trt.ILogger.INTERNAL_ERROR: logging.ERROR,
         trt.ILogger.ERROR: logging.ERROR,
