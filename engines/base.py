@@ -22,8 +22,8 @@ Float32 = npt.NDArray[np.float32]
 Device = Literal["auto", "cpu", "cuda"]
 
 # Backends by suffix, as "module:class", imported only when a file asks for them.
-_BACKENDS = {".onnx": "engines.onnx_runtime:OnnxEngine"}
-_PLANNED = {".plan": "TensorRT plans", ".tflite": "TensorFlow Lite models"}
+_BACKENDS = {".onnx": "engines.onnx_runtime:OnnxEngine", ".tflite": "engines.tflite_runtime:TfliteEngine"}
+_PLANNED = {".plan": "TensorRT plans"}
 
 
 class Pending(Protocol):
@@ -165,7 +165,9 @@ def _backend(path: Path) -> Any:
     if path.suffix in _PLANNED:
         raise ModelError(f"{path}: {_PLANNED[path.suffix]} are not supported by this build yet; use the .onnx file")
     if path.suffix not in _BACKENDS:
-        raise ModelError(f"{path}: no backend for {path.suffix or 'a file without suffix'!r}; use an .onnx file")
+        raise ModelError(
+            f"{path}: no backend for {path.suffix or 'a file without suffix'!r}; use an .onnx or .tflite file"
+        )
     module, name = _BACKENDS[path.suffix].split(":")
     return getattr(import_module(module), name)
 

@@ -15,25 +15,32 @@ from engines.spec import ModelSpec, manifest_path
 def describe(model: Path) -> dict[str, Any]:
     """Open ``model`` on the CPU, which verifies its hash and its signature, and tell everything about it.
 
+    ``parameters``, ``nodes``, ``operators``, ``opset`` and ``producer`` are told of ONNX files only.
     The result is JSON-able. Raises ``ModelError`` like ``open_engine``.
     """
     with open_engine(model, "cpu") as engine:
         runtime = engine.describe() if isinstance(engine, CheckedEngine) else {}
         spec = engine.spec
     content = model.read_bytes()
-    graph = summarize(content)
     return {
         "file": str(model),
         "bytes": len(content),
         "manifest": str(manifest_path(model)),
         "hash_verified": True,
         **_spec_fields(spec),
+        **(_graph_fields(content) if model.suffix == ".onnx" else {}),
+        "runtime": runtime,
+    }
+
+
+def _graph_fields(content: bytes) -> dict[str, Any]:
+    graph = summarize(content)
+    return {
         "parameters": graph.parameters,
         "nodes": graph.nodes,
         "operators": dict(sorted(graph.operators.items(), key=lambda item: (-item[1], item[0]))),
         "opset": graph.opset,
         "producer": graph.producer,
-        "runtime": runtime,
     }
 
 
@@ -53,7 +60,7 @@ def _spec_fields(spec: ModelSpec) -> dict[str, Any]:
 
 def info_table(facts: dict[str, Any]) -> Table:
     """``describe``'s answer for a terminal."""
-    picture, operators = facts["input"], facts["operators"]
+    picture = facts["input"]
     rows = {
         "file": f"{facts['file']} ({facts['bytes'] / 1e6:.1f} MB)",
         "manifest": facts["manifest"],
@@ -66,9 +73,7 @@ def info_table(facts: dict[str, Any]) -> Table:
         "normalised": "by the graph"
         if picture["dtype"] == "uint8"
         else f"mean {_numbers(picture['mean'])}, std {_numbers(picture['std'])}",
-        "graph": f"{facts['parameters'] / 1e6:.2f} M parameters, {facts['nodes']} nodes, opset {facts['opset']}",
-        "operators": ", ".join(f"{count} {name}" for name, count in list(operators.items())[:8])
-        + (" …" if len(operators) > 8 else ""),
+        **(_graph_rows(facts) if "nodes" in facts else {}),
         **facts["runtime"],
         "source": facts["source"],
         "licence": facts["licence"],
@@ -79,6 +84,14 @@ def info_table(facts: dict[str, Any]) -> Table:
     for name, value in rows.items():
         table.add_row(name, value)
     return table
+
+
+def _graph_rows(facts: dict[str, Any]) -> dict[str, str]:
+    operators = [f"{count} {name}" for name, count in facts["operators"].items()]
+    return {
+        "graph": f"{facts['parameters'] / 1e6:.2f} M parameters, {facts['nodes']} nodes, opset {facts['opset']}",
+        "operators": ", ".join(operators[:8]) + (" …" if len(operators) > 8 else ""),
+    }
 
 
 def _numbers(values: list[float]) -> str:

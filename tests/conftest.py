@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ BROKER_FIXTURES = {"mosquitto", "broker_with"}
 LEFT_OUT = {
     "mosquitto": "mosquitto and its clients are not installed: `apt-get install mosquitto mosquitto-clients`",
     "shared": f"the real networks and photos are not in {SHARED}: set PARROTGATE_SHARED",
+    "tflite": "LiteRT is not installed: `pip install 'parrotgate[tflite]'`",
     "soak": "takes minutes: `make soak`",
     "browser": "needs chromium: `make browser`",
 }
@@ -32,7 +34,12 @@ left_out: Counter[str] = Counter()
 
 def is_missing(group: str) -> bool:
     """Whether this machine lacks what the group needs."""
-    return {"mosquitto": brokers.MOSQUITTO is None, "shared": not SHARED.is_dir()}.get(group, False)
+    missing = {
+        "mosquitto": brokers.MOSQUITTO is None,
+        "shared": not SHARED.is_dir(),
+        "tflite": find_spec("ai_edge_litert") is None,
+    }
+    return missing.get(group, False)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -54,7 +61,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip, by name, what cannot run here; a machine that promised mosquitto must have it."""
-    for group in ("mosquitto", "shared"):
+    for group in ("mosquitto", "shared", "tflite"):
         if item.get_closest_marker(group) is None or not is_missing(group):
             continue
         if group == "mosquitto" and REQUIRE_MOSQUITTO:

@@ -23,6 +23,7 @@ LONGEST_FILE = 400
 
 # Outside library -> the files that may import it.
 OWNERS = {
+    "ai_edge_litert": ["engines/tflite_runtime.py"],
     "amqtt": ["edge/demo/broker.py"],
     "onnxruntime": ["engines/onnx*.py"],
     "paho": ["edge/link.py"],

@@ -143,7 +143,7 @@ def test_external_weights_are_refused_before_they_are_read(tmp_path: Path) -> No
         open_engine(networks.save(tmp_path, (tmp_path / "outside.onnx").read_bytes()), "cpu")
 
 
-@pytest.mark.parametrize("suffix", [".plan", ".tflite"])
+@pytest.mark.parametrize("suffix", [".plan"])
 def test_backends_to_come_say_so(tmp_path: Path, suffix: str) -> None:
     with pytest.raises(ModelError, match="not supported by this build yet"):
         open_engine(tmp_path / f"net{suffix}")
