@@ -25,6 +25,7 @@ from edge.decode import Decoder
 from edge.demo.camera import encode_jpeg
 from edge.demo.simulator import KINDS, SPECIES, Drawn, Simulator, draw
 from edge.gate_file import load_gate, save_gate
+from edge.picture import PictureOpener
 from edge.records import Outcome, RawFrame, Ticket, Verdict
 from engines import ImageLimits, open_engine
 from engines.console import run_app, stderr, stdout, track
@@ -105,7 +106,7 @@ def measure(models: Path, seed: int, cameras: int, frames: int) -> dict[str, Cou
             clock=time.monotonic, wall=time.time,
         )  # fmt: skip
         size = features.spec.input
-        decoder = Decoder(size, (size.height, size.width), max_bytes=1 << 22, limits=ImageLimits())
+        decoder = Decoder(PictureOpener(size, (size.height, size.width), ImageLimits()), max_bytes=1 << 22)
         for camera in track(range(cameras), "measuring"):
             simulator = Simulator(f"camera{camera}", seed + camera)
             drawn = [simulator.next() for _ in range(frames)]

@@ -251,7 +251,8 @@ class DecodeConfig(Section):
     """How pictures become pixels."""
 
     mode: Literal["threads", "isolated"] = "threads"
-    """threads: in the worker's process; isolated: in child processes (not in this release)."""
+    """threads: in the worker's process; isolated: in child processes, where a picture that kills its decoder kills
+    nothing else and ends as a dead letter after two tries."""
     workers: Annotated[Whole, Field(ge=1, le=MAX_DECODERS)] | Literal["auto"] = "auto"
     """Decoders beside the engine, 1 to 64; auto: as many as this machine's cores allow."""
     formats: Annotated[tuple[Literal["jpeg", "png", "webp"], ...], Field(min_length=1)] = ("jpeg", "png", "webp")

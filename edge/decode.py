@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from edge.errors import FrameError
+from edge.errors import DecoderError, FrameError, PoisonError
+from edge.picture import Picture
 from edge.records import Frame, RawFrame
 from edge.wire import Payload, parse_payload
-from engines import ImageError, ImageLimits, InputSpec, decode_image, prepare_input
+from engines import ImageError
 
 log = logging.getLogger(__name__)
 
@@ -21,41 +22,45 @@ class Decoder:
     """Turns raw frames into frames that the cascade can judge; safe to call from several threads.
 
     Args:
-        features: the feature engine's input; the prepared array is made here, off the engine's thread.
-        minimum: (height, width) in pixels of the largest engine input; a reduced-scale decode keeps twice that.
+        open_picture: a picture's bytes and their SHA-256 to pixels and engine input, here or in a child process.
         max_bytes: largest payload looked into.
-        limits: what kinds and sizes of pictures are taken.
         clock: monotonic seconds.
     """
 
-    features: InputSpec
-    minimum: tuple[int, int]
+    open_picture: Callable[[bytes, str], Picture]
     max_bytes: int
-    limits: ImageLimits
     clock: Callable[[], float] = time.monotonic
 
     def __call__(self, raw: RawFrame) -> Frame:
-        """Decode one frame; whatever is wrong with it ends up in ``Frame.error``, never in an exception."""
+        """Decode one frame; whatever is wrong with it ends up in ``Frame.error``, never in an exception.
+
+        Raises:
+            DecoderError: nothing is wrong with the frame, but no decoder can be had any more.
+        """
         taken = self.clock()
         payload = Payload(raw.payload)
         try:
             payload = parse_payload(raw.payload, self.max_bytes)
             return self._decode(raw, payload, taken)
         except (FrameError, ImageError) as error:
-            return self._failed(raw, payload, taken, str(error))
+            failed = self._failed(raw, payload, taken, str(error))
+            return replace(failed, poison=isinstance(error, PoisonError))
+        except DecoderError:
+            raise
         except Exception:  # a bad frame never ends the process, whatever it triggers
             log.exception("decoding failed camera=%s bytes=%d", raw.camera, len(raw.payload))
             return self._failed(raw, payload, taken, "decoding failed inside the worker; see its log")
 
     def _decode(self, raw: RawFrame, payload: Payload, taken: float) -> Frame:
-        picture = decode_image(payload.image, minimum=self.minimum, limits=self.limits)
+        frame = self._without_pixels(raw, payload, taken)
+        picture = self.open_picture(payload.image, frame.digest)
         return replace(
-            self._without_pixels(raw, payload, taken),
+            frame,
             width=picture.width,
             height=picture.height,
             content_type=f"image/{picture.format}",
             pixels=picture.pixels,
-            features_input=prepare_input(picture.pixels, self.features),
+            features_input=picture.features_input,
             decoded_s=self.clock(),
         )
 

@@ -4,6 +4,8 @@ ParrotgateError
 ├── ConfigError       exit 78   the configuration file cannot be used; lists every fault with its line
 ├── GateError         exit 78   a gate file is damaged, of another format, or of another feature model
 ├── FrameError                  a message is no frame: bad envelope, bad topic, too large
+│   └── PoisonError             its picture kills decoders: a dead letter, never tried again
+├── DecoderError      exit 75   no decoder process starts
 └── LinkError         exit 75   the broker cannot be reached or refuses us
     └── LinkRefused   exit 78   wrong credentials or certificate: a restart will not help
 """
@@ -36,6 +38,16 @@ class GateError(ParrotgateError):
 
 class FrameError(ParrotgateError):
     """A message is no frame that can be judged; it ends in an error verdict, never in a crash."""
+
+
+class PoisonError(FrameError):
+    """The frame's picture has killed two decoders; it ends as a dead letter."""
+
+
+class DecoderError(ParrotgateError):
+    """No decoder process can be started now; a new worker may have more luck."""
+
+    exit_code = EXIT_TRANSIENT
 
 
 class LinkError(ParrotgateError):

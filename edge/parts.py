@@ -16,18 +16,22 @@ from edge.decode import Decoder
 from edge.errors import ConfigError
 from edge.gate import Gate
 from edge.gate_file import load_gate
+from edge.isolated import IsolatedOpener
 from edge.link_handler import LinkSettings
-from engines import Engine, ImageLimits, ModelError, open_engine
+from edge.picture import PictureOpener
+from edge.poison import PoisonJournal
+from engines import Engine, ImageLimits, InputSpec, ModelError, open_engine
 
 PACKET_HEADROOM = 4  # a message this many times over the frame cap is still answered; beyond, the broker drops it
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What judges frames: the cascade over its engines and gate, and the decoder that feeds it."""
+    """What judges frames: the cascade over its engines and gate, and the decoder that feeds it through its opener."""
 
     cascade: Cascade
     decoder: Decoder
+    opener: PictureOpener | IsolatedOpener
     features: Engine
     species: Engine | None
     gate: Gate
@@ -53,7 +57,8 @@ class Parts:
         return described
 
     def close(self) -> None:
-        """Free the engines."""
+        """Free the engines, end the decoder processes."""
+        self.opener.close()
         self.features.close()
         if self.species is not None:
             self.species.close()
@@ -79,14 +84,9 @@ def load_parts(config: Config) -> Parts:
         clock=time.monotonic,
         wall=time.time,
     )
-    inputs = [engine.spec.input for engine in (features, species) if engine is not None]
-    decoder = Decoder(
-        features=features.spec.input,
-        minimum=(max(i.height for i in inputs), max(i.width for i in inputs)),
-        max_bytes=config.mailbox.max_frame_bytes,
-        limits=ImageLimits(formats=config.decode.formats),
-    )
-    return Parts(cascade, decoder, features, species, gate)
+    opener = _opener(config, [engine.spec.input for engine in (features, species) if engine is not None])
+    decoder = Decoder(opener, config.mailbox.max_frame_bytes)
+    return Parts(cascade, decoder, opener, features, species, gate)
 
 
 def link_settings(config: Config, *, client_id: str | None = None) -> LinkSettings:
@@ -134,12 +134,22 @@ def decode_workers(config: Config) -> int:
 def _refuse_what_is_not_built(config: Config) -> None:
     """Values that the configuration knows and this release cannot honour are refused, never ignored."""
     faults = []
-    if config.decode.mode == "isolated":
-        faults.append("decode.mode: isolated is not part of this release; write threads")
     if config.features.build == "auto":
         faults.append("features.build: auto needs the TensorRT builder, which is not part of this release; write never")
     if faults:
         raise ConfigError(f"worker {config.worker}", faults)
+
+
+def _opener(config: Config, inputs: list[InputSpec]) -> PictureOpener | IsolatedOpener:
+    """What opens pictures, for the engines' ``inputs``, the feature engine's first."""
+    opener = PictureOpener(
+        features=inputs[0],
+        minimum=(max(i.height for i in inputs), max(i.width for i in inputs)),
+        limits=ImageLimits(formats=config.decode.formats),
+    )
+    if config.decode.mode == "threads":
+        return opener
+    return IsolatedOpener(opener, config.mailbox.max_frame_bytes, decode_workers(config), PoisonJournal())
 
 
 def _open_features(config: Config) -> Engine:

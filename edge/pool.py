@@ -34,7 +34,7 @@ class Intake:
 
     Args:
         mailbox: where frames wait.
-        decode: turns a raw frame into a frame and never raises.
+        decode: turns a raw frame into a frame; what it raises ends the intake, and ``next_batch`` raises it.
         workers: decoder threads (OpenCV releases the GIL).
         ahead: most frames decoded or in decoding that no engine has taken yet.
     """
@@ -48,6 +48,7 @@ class Intake:
         self._arrived = threading.Condition(self._lock)
         self._decoded = threading.Condition(self._lock)
         self._closing = False
+        self._failure: Exception | None = None
         self._threads = [
             threading.Thread(target=self._work, name=f"decode-{n}", daemon=True) for n in range(max(1, workers))
         ]
@@ -73,11 +74,13 @@ class Intake:
         """Up to ``most`` decoded frames, in order; empty when none came within ``timeout_s``.
 
         Returns at once with whatever is decoded, at least one; ``wait_s`` > 0 holds the batch open that long for
-        more.
+        more. Raises what ended a decoder thread.
         """
         with self._lock:
-            if not self._decoded.wait_for(self._head_is_done, timeout_s):
+            if not self._decoded.wait_for(lambda: self._failure or self._head_is_done(), timeout_s):
                 return []
+            if self._failure is not None:
+                raise self._failure
             if wait_s > 0:
                 self._decoded.wait_for(lambda: self._done() >= most, wait_s)
             count = min(most, self._done())
@@ -122,10 +125,19 @@ class Intake:
 
     def _work(self) -> None:
         while (slot := self._take()) is not None:
-            frame = self._decode(slot.raw)
+            try:
+                frame = self._decode(slot.raw)
+            except Exception as error:  # noqa: BLE001 - handed on to the engine's thread, which ends the worker
+                self._fail(error)
+                return
             with self._lock:
                 slot.frame = frame
                 self._decoded.notify_all()
+
+    def _fail(self, error: Exception) -> None:
+        with self._lock:
+            self._failure = self._failure or error
+            self._decoded.notify_all()
 
     def _take(self) -> _Slot | None:
         with self._lock:

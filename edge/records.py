@@ -62,6 +62,7 @@ class Frame:
     uint8 (height, width, 3) RGB, possibly decoded at a reduced scale, while ``width`` and ``height`` are those
     of the original and ``content_type`` its form. ``features_input`` is the prepared input of the feature engine, as
     its manifest says. ``taken_s`` and ``decoded_s`` are monotonic: decoding began, decoding ended.
+    ``poison`` says that the picture has killed two decoders: such a frame ends as a dead letter.
     """
 
     raw: RawFrame
@@ -77,6 +78,7 @@ class Frame:
     pixels: UInt8 | None = None
     features_input: npt.NDArray[Any] | None = None
     error: str | None = None
+    poison: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,6 +137,8 @@ class Worker:
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, began + STOP_S - time.monotonic()))
+        if self._parts is not None:
+            self._parts.opener.close()
         self.health.set_state("stopped", "stopped")
         log.info("stopped after=%.1fs", time.monotonic() - began)
         if self._failure is not None:
@@ -203,10 +205,18 @@ class Worker:
         self.health.waiting(frames, held, 0.0 if oldest is None else time.monotonic() - oldest)
 
     def _judge(self, frames: list[Frame]) -> None:
+        for frame in [frame for frame in frames if frame.poison]:
+            self._dead_letter(frame)
+        frames = [frame for frame in frames if not frame.poison]
         for frame, verdict in zip(frames, self._verdicts(frames), strict=True):
             self.inferences += "features" in verdict.latency_ms
             self._latencies.append(verdict.latency_ms["total"])
             self._publish(frame, verdict)
+
+    def _dead_letter(self, frame: Frame) -> None:
+        reason = frame.error or "the picture cannot be decoded"
+        key = self._cascade.error(frame, reason).id
+        self._courier.dead_letter(frame.raw.camera, reason, [frame.raw.ticket], key)
 
     def _judge_one_by_one(self, frames: list[Frame], error: EngineRunError) -> None:
         log.error("batch of %d failed, trying its frames alone: %s", len(frames), error)

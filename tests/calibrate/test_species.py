@@ -29,6 +29,7 @@ from edge.decode import Decoder
 from edge.demo.camera import encode_jpeg
 from edge.demo.simulator import draw
 from edge.gate_file import load_gate
+from edge.picture import PictureOpener
 from edge.records import Outcome, RawFrame, Ticket
 from engines import ImageLimits, InputSpec, ModelError, UsageError, load_spec, open_engine, write_spec
 from tests.calibrate import clusters
@@ -106,7 +107,7 @@ def test_cascade_names_what_the_fitted_head_names(made: Path, drawings: Path, tm
             features, gate, species, worker="test", limits={None: Limits(0.0)}, top=3, clock=time.monotonic,
             wall=time.time,
         )  # fmt: skip
-        decoder = Decoder(features.spec.input, (112, 112), max_bytes=1 << 22, limits=ImageLimits())
+        decoder = Decoder(PictureOpener(features.spec.input, (112, 112), ImageLimits()), max_bytes=1 << 22)
         rng = np.random.default_rng(77)
         jpegs = [encode_jpeg(draw(kind, rng), 85) for kind in KINDS for _ in range(2)]
         frames = [decoder(RawFrame("yard", jpeg, Ticket(0, 0, 0, 0), time.monotonic())) for jpeg in jpegs]

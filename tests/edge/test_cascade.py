@@ -18,6 +18,7 @@ from edge.cascade import Cascade, Limits, as_probabilities
 from edge.decode import Decoder
 from edge.demo.simulator import draw
 from edge.gate_file import load_gate
+from edge.picture import PictureOpener
 from edge.records import Frame, Outcome, RawFrame
 from edge.sources import JPEG_QUALITY
 from edge.verdict import as_dict, encode, verdict_id, verdict_schema
@@ -65,7 +66,7 @@ class Kit:
         self.features = Doctored(open_engine(models / "features.onnx", threads=1))
         self.species = Doctored(open_engine(models / "species.onnx", threads=1))
         self.gate = load_gate(models / "gate.npz", features=self.features.spec)
-        self.decoder = Decoder(self.features.spec.input, (112, 112), 1 << 22, ImageLimits(), lambda: 5.0)
+        self.decoder = Decoder(PictureOpener(self.features.spec.input, (112, 112), ImageLimits()), 1 << 22, lambda: 5.0)
 
     def cascade(self, **limits: Limits) -> Cascade:
         lines: dict[str | None, Limits] = {None: Limits(self.gate.threshold), **limits}

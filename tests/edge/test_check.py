@@ -231,7 +231,7 @@ def test_pins_are_accepted_and_a_wrong_one_is_refused(
         assert examine(mosquitto.url, **wrong)["models"].exit_code == 78
 
 
-@pytest.mark.parametrize("section", [{"decode": {"mode": "isolated"}}, {"features": {"build": "auto"}}])
+@pytest.mark.parametrize("section", [{"features": {"build": "auto"}}])
 def test_what_this_release_cannot_do_is_refused(
     mosquitto: Broker, examine: Callable[..., dict[str, Finding]], section: dict[str, Any]
 ) -> None:

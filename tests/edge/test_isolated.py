@@ -1,0 +1,230 @@
+"""Decoding in child processes: the same pixels, and no picture that harms anything but its own child."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from edge import isolated
+from edge.config_file import load_config
+from edge.decode import Decoder
+from edge.errors import DecoderError, PoisonError
+from edge.isolated import IsolatedOpener
+from edge.mailbox import Mailbox
+from edge.picture import PictureOpener
+from edge.poison import PoisonJournal
+from edge.pool import Intake
+from edge.worker import Worker
+from engines import ImageError, ImageLimits, InputSpec
+from tests.edge.decode_child_fault import ABORT, GREEDY, HANG, LYING, RAISING
+from tests.edge.frames import raw_frame
+from tests.edge.worker_process import Camera, Verdicts, client, demo_config, small_pictures, wait_for
+from tests.mosquitto import Broker
+
+OPENER = PictureOpener(InputSpec(layout="NCHW", height=32, width=32), (32, 32), ImageLimits(max_pixels=4_000_000))
+PICTURE_BYTES = 1 << 21
+
+
+def jpeg(seed: int = 0, size: tuple[int, int] = (120, 160)) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    return cv2.imencode(".jpg", pixels)[1].tobytes()
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def opened(opener: IsolatedOpener, image: bytes) -> object:
+    return opener(image, digest(image))
+
+
+@pytest.fixture(scope="module")
+def honest() -> Iterator[IsolatedOpener]:
+    opener = IsolatedOpener(OPENER, PICTURE_BYTES, 1, PoisonJournal())
+    yield opener
+    opener.close()
+
+
+@pytest.fixture
+def faulty(monkeypatch: pytest.MonkeyPatch) -> Iterator[IsolatedOpener]:
+    monkeypatch.setattr(isolated, "_MODULE", "tests.edge.decode_child_fault")
+    opener = IsolatedOpener(OPENER, PICTURE_BYTES, 1, PoisonJournal(), patience_s=1.0)
+    yield opener
+    opener.close()
+
+
+@pytest.mark.parametrize("size", [(120, 160), (720, 1280), (1, 1), (1, 900)])
+def test_child_gives_the_pixels_and_the_input_that_a_thread_gives(
+    honest: IsolatedOpener, size: tuple[int, int]
+) -> None:
+    image = jpeg(size=size)
+    here, there = OPENER(image, ""), honest(image, digest(image))
+    assert (there.width, there.height, there.format) == (here.width, here.height, here.format)
+    np.testing.assert_array_equal(there.pixels, here.pixels)
+    np.testing.assert_array_equal(there.features_input, here.features_input)
+    assert there.features_input.dtype == here.features_input.dtype
+
+
+def test_picture_stays_the_callers_own_when_the_next_one_comes(honest: IsolatedOpener) -> None:
+    first, second = jpeg(1), jpeg(2)
+    picture = honest(first, digest(first))
+    kept = picture.pixels.copy(), picture.features_input.copy()
+    honest(second, digest(second))
+    np.testing.assert_array_equal(picture.pixels, kept[0])
+    np.testing.assert_array_equal(picture.features_input, kept[1])
+
+
+@pytest.mark.parametrize("bad", [b"", b"\xff\xd8", jpeg()[:2000], b"GIF89a", os.urandom(500)])
+def test_bad_picture_is_the_same_sentence_and_costs_no_child(honest: IsolatedOpener, bad: bytes) -> None:
+    with pytest.raises(ImageError) as here:
+        OPENER(bad, "")
+    with pytest.raises(ImageError) as there:
+        opened(honest, bad)
+    assert str(there.value) == str(here.value)
+    assert len(honest._idle) == 1
+    assert not honest._journal.is_poison(digest(bad))
+
+
+def test_picture_larger_than_the_shared_memory_is_refused_before_it_is_copied(honest: IsolatedOpener) -> None:
+    with pytest.raises(ImageError, match="at most 2097152"):
+        opened(honest, b"\xff" * (PICTURE_BYTES + 1))
+
+
+@pytest.mark.parametrize("end", [ABORT, HANG, LYING, RAISING])
+def test_picture_that_costs_two_decoders_is_never_tried_a_third_time(faulty: IsolatedOpener, end: bytes) -> None:
+    poison, good = jpeg(3) + end, jpeg(4)
+    children: list[int] = []
+    take = faulty._take
+
+    def counted() -> object:
+        child = take()
+        children.append(child._process.pid)
+        return child
+
+    faulty._take = counted  # type: ignore[method-assign,assignment]
+    with pytest.raises(PoisonError):
+        opened(faulty, poison)
+    assert len(set(children)) == 2
+    opened(faulty, good)
+    began = time.monotonic()
+    with pytest.raises(PoisonError):
+        opened(faulty, poison)
+    assert len(children) == 3
+    assert time.monotonic() - began < 0.5
+
+
+def test_picture_that_wants_all_memory_is_refused_within_the_childs_own_bound(faulty: IsolatedOpener) -> None:
+    with pytest.raises(ImageError, match="memory"):
+        opened(faulty, jpeg(5) + GREEDY)
+    opened(faulty, jpeg(6))
+
+
+def test_poison_is_known_after_a_restart_by_its_journal(tmp_path: Path) -> None:
+    journal = PoisonJournal(tmp_path / "poison.json")
+    for _ in range(2):
+        assert not journal.is_poison("ab")
+        journal.crashed("ab")
+    journal.crashed("cd")
+    after = PoisonJournal(tmp_path / "poison.json")
+    assert after.is_poison("ab")
+    assert not after.is_poison("cd")
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b"{", b'{"ab": "x"}', b"[" * 100_000, b'{"ab": 2' + b" " * 300_000])
+def test_damaged_journal_is_begun_anew(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "poison.json"
+    path.write_bytes(content)
+    journal = PoisonJournal(path)
+    assert not journal.is_poison("ab")
+    journal.crashed("ab")
+    journal.crashed("ab")
+    assert PoisonJournal(path).is_poison("ab")
+
+
+def test_journal_remembers_the_latest_thousand() -> None:
+    journal = PoisonJournal()
+    for n in range(1500):
+        journal.crashed(str(n))
+        journal.crashed(str(n))
+    assert sum(journal.is_poison(str(n)) for n in range(1500)) == 1000
+    assert journal.is_poison("1499")
+
+
+def test_decoder_marks_poison_and_serves_its_neighbours(faulty: IsolatedOpener) -> None:
+    decoder = Decoder(faulty, 1 << 22)
+    intake = Intake(Mailbox("every", 100, 1 << 24), decoder, workers=1, ahead=100)
+    intake.start()
+    payloads = [jpeg(n) + (ABORT if n == 3 else b"") for n in range(8)]
+    for payload in payloads:
+        intake.put(raw_frame(payload=payload))
+    frames = []
+    while len(frames) < 8:
+        frames += intake.next_batch(8, 0.0, 10.0)
+    intake.close()
+    assert [frame.poison for frame in frames] == [n == 3 for n in range(8)]
+    assert [frame.error is None for frame in frames] == [n != 3 for n in range(8)]
+
+
+def test_decoder_process_that_cannot_start_is_a_sentence_and_ends_the_intake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolated, "_MODULE", "tests.edge.no_such_module")
+    with pytest.raises(DecoderError, match="did not start"):
+        IsolatedOpener(OPENER, PICTURE_BYTES, 1, PoisonJournal())
+    late = IsolatedOpener(OPENER, PICTURE_BYTES, 0, PoisonJournal())
+    intake = Intake(Mailbox("every", 10, 1 << 24), Decoder(late, 1 << 22), workers=1, ahead=4)
+    intake.start()
+    intake.put(raw_frame(payload=jpeg()))
+    with pytest.raises(DecoderError):
+        intake.next_batch(1, 0.0, 10.0)
+    intake.close()
+
+
+def test_child_holds_no_descriptor_of_the_worker_and_ends_with_it(honest: IsolatedOpener) -> None:
+    secret = os.open("/dev/null", os.O_RDONLY)
+    os.set_inheritable(secret, True)
+    fresh = IsolatedOpener(OPENER, PICTURE_BYTES, 1, PoisonJournal())
+    os.close(secret)
+    process = fresh._idle[0]._process
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    assert "NoNewPrivs:\t1" in status
+    assert len(list(Path(f"/proc/{process.pid}/fd").iterdir())) == 4  # three pipes and the shared memory
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(5.0) == 0
+    fresh.close()
+
+
+def test_worker_dead_letters_the_poison_once_and_judges_its_neighbours(
+    mosquitto: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolated, "_MODULE", "tests.edge.decode_child_fault")
+    prefix = "poison"
+    changes = {"mqtt": {"url": mosquitto.url, "prefix": prefix}, "decode": {"mode": "isolated", "workers": 1}}
+    path = tmp_path / "edge.yaml"
+    path.write_text(yaml.safe_dump(demo_config(mosquitto.url, **{**changes, "mailbox": {"policy": "every"}})))
+    worker = Worker(load_config(path, {}))
+    pictures = small_pictures()[:4]
+    letters = "edge/test-worker/deadletter"
+    worker.start()
+    try:
+        wait_for(lambda: worker.health.ready()[0], 20, "readiness")
+        with Verdicts(client(mosquitto, "reader"), prefix, (letters,)) as verdicts:
+            with Camera(client(mosquitto, "sender"), "feeder", 20, prefix, [*pictures, pictures[0] + ABORT]) as camera:
+                wait_for(lambda: len(verdicts.other) >= 2, 20, "two dead letters")
+            wait_for(lambda: len(verdicts.all) + len(verdicts.other) >= len(camera.accepted), 10, "an end for all")
+            letter = json.loads(verdicts.other[0][1])
+            assert "killed its decoder twice" in letter["reason"]
+            assert len(verdicts.other) == sum(int(name) % 5 == 4 for name in camera.accepted)
+            assert {verdict["verdict"] for verdict in verdicts.all} <= {"positive", "negative"}
+        wait_for(lambda: worker.health.snapshot()["counters"]["acked"] >= len(camera.accepted), 5, "all acknowledged")
+    finally:
+        worker.stop()
