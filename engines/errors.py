@@ -4,6 +4,7 @@
     ├── ImageError                  these bytes are no picture that we judge (a bad frame never ends the process)
     ├── ModelError        exit 78   a model file, its manifest or its labels cannot be used
     ├── UsageError        exit 2    the command's words cannot be carried out
+    ├── BuildStoppedError exit 1    a build was stopped before its end
     ├── EngineInputError            a batch does not have the shape or dtype of the manifest
     └── EngineRunError    exit 75   inference failed at run time
         └── DeviceLostError         the device is gone for good; only a new process helps
@@ -40,6 +41,10 @@ class UsageError(ParrotgateError):
     """The command cannot be carried out as it was given."""
 
     exit_code = EXIT_USAGE
+
+
+class BuildStoppedError(ParrotgateError):
+    """A build was stopped before its end, and has left nothing behind."""
 
 
 class EngineInputError(ParrotgateError):
