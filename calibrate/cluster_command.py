@@ -15,7 +15,7 @@ from calibrate.cluster import cluster as find_clusters
 from calibrate.cluster_output import Clustered, check_empty, write_clusters
 from calibrate.fingerprints import Fingerprints, fingerprint, fuse
 from calibrate.folders import pictures_in
-from calibrate.options import DeviceOption, Threads
+from calibrate.options import Cache, DeviceOption, NoCache, Threads, chosen_cache
 from engines import UsageError, open_engine
 from engines.base import Device
 from engines.console import stderr
@@ -43,6 +43,8 @@ def cluster(
     min_size: Annotated[int, typer.Option(help="pictures that make a cluster")] = 2,
     device: DeviceOption = "auto",
     threads: Threads = None,
+    cache: Cache = None,
+    no_cache: NoCache = False,
 ) -> None:
     """Sort pictures that look alike into folders of links, with a contact sheet and a JSON."""
     options = ClusterOptions(similarity, time_weight, time_scale, min_size)
@@ -52,7 +54,7 @@ def cluster(
     check_empty(out)
     with ExitStack() as stack:
         engines = [stack.enter_context(open_engine(path, cast(Device, device), threads=threads)) for path in model]
-        found = fingerprint(engines, paths, views)
+        found = fingerprint(engines, paths, views, [chosen_cache(cache, no_cache, engine) for engine in engines])
         models = [f"{engine.spec.name} sha256:{engine.spec.sha256}" for engine in engines]
     clustered = _clustered(paths, found, options, models, views)
     write_clusters(out, clustered)

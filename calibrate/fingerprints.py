@@ -1,4 +1,4 @@
-"""Features of pictures from several engines and under several views, each picture read and decoded once."""
+"""Features of pictures from several engines and under several views, each picture read and decoded at most once."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import numpy.typing as npt
 from joblib import Parallel, cpu_count, delayed
 
 from calibrate.capture_time import captured_at
+from calibrate.feature_cache import FeatureCache
 from edge.gate import unit_rows
-from engines import Engine, ImageError, ModelError, decode_image, prepare_input
+from engines import Engine, ImageError, InputSpec, ModelError, decode_image, prepare_input
 from engines.console import track
 
 Float32 = npt.NDArray[np.float32]
@@ -67,9 +68,34 @@ class Fingerprints:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
+    """A picture: for each engine the rows (D,) of its views if they are known already, else its inputs for them."""
+
     digest: str
     time: float
-    inputs: dict[str, list[npt.NDArray[Any]]]
+    known: dict[int, tuple[Float32, ...]]
+    inputs: dict[int, list[npt.NDArray[Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """One engine, its cache, and the names that the cache has for the views."""
+
+    engine: Engine
+    cache: FeatureCache | None
+    names: tuple[str, ...]
+
+    def rows(self, number: int, read: Sequence[_Read]) -> list[tuple[Float32, ...]]:
+        """Rows (D,) of every view for every picture: what is known, and the others in one batch a view."""
+        missing = [item for item in read if number not in item.known]
+        if missing:
+            batches = zip(*(item.inputs[number] for item in missing), strict=True)
+            found = list(zip(*(self.engine.infer(np.stack(batch)) for batch in batches), strict=True))
+            for item, rows in zip(missing, found, strict=True):
+                item.known[number] = rows
+                if self.cache is not None:
+                    for name, row in zip(self.names, rows, strict=True):
+                        self.cache.put(item.digest, name, row)
+        return [item.known[number] for item in read]
 
 
 def fuse(parts: Sequence[Floats]) -> Float32:
@@ -83,32 +109,66 @@ def fuse(parts: Sequence[Floats]) -> Float32:
     return result
 
 
-def fingerprint(engines: Sequence[Engine], paths: Sequence[Path], views: Sequence[str] = ("full",)) -> Fingerprints:
+def fingerprint(
+    engines: Sequence[Engine],
+    paths: Sequence[Path],
+    views: Sequence[str] = ("full",),
+    caches: Sequence[FeatureCache | None] | None = None,
+) -> Fingerprints:
     """Features of ``paths``; a picture that cannot be read, or has no finite features, is listed and left out.
+
+    ``caches``, one for each engine: what they hold is read from them, and what they do not hold is put there.
 
     Raises:
         ModelError: an engine's task is not ``features``.
+        UsageError: a cache cannot be written.
     """
     for engine in engines:
         if engine.spec.task != "features":
             raise ModelError(f"{engine.spec.name}: task is {engine.spec.task!r}; give a model whose task is 'features'")
+    sources = _sources(engines, views, caches or [None] * len(engines))
     unreadable: dict[int, str] = {}
     rows: list[int] = []
     read: list[tuple[str, float]] = []
-    parts: dict[str, list[list[Float32]]] = {
-        view: [[np.empty((0, engine.spec.output.size), np.float32)] for engine in engines] for view in views
-    }
-    for start, chunk in _chunks(engines, paths, views):
+    found: list[list[tuple[Float32, ...]]] = [[] for _ in engines]
+    for start, chunk in _chunks(sources, paths, views):
         unreadable.update({start + i: item for i, item in enumerate(chunk) if isinstance(item, str)})
         good = [(start + i, item) for i, item in enumerate(chunk) if isinstance(item, _Read)]
         rows += [index for index, _ in good]
         read += [(item.digest, item.time) for _, item in good]
-        for view in views if good else ():
-            for number, engine in enumerate(engines):
-                batch = np.stack([item.inputs[view][number] for _, item in good])
-                parts[view][number].append(engine.infer(batch))
-    features = {view: tuple(np.concatenate(part) for part in found) for view, found in parts.items()}
+        for number, source in enumerate(sources):
+            found[number] += source.rows(number, [item for _, item in good])
+    features = {
+        view: tuple(
+            np.stack([row[i] for row in own]) if own else np.empty((0, engine.spec.output.size), np.float32)
+            for own, engine in zip(found, engines, strict=True)
+        )
+        for i, view in enumerate(views)
+    }
     return _usable(np.asarray(rows, dtype=np.intp), features, read, unreadable)
+
+
+def _sources(
+    engines: Sequence[Engine], views: Sequence[str], caches: Sequence[FeatureCache | None]
+) -> tuple[_Source, ...]:
+    largest = _largest(engines)
+
+    def name(view: str, spec: InputSpec) -> str:
+        # The whole picture, decoded for this engine alone, is what ``calibrate.extract`` keeps under the same name.
+        # The other views are cut from the pixels here and from the engine's input there: alike, not equal.
+        alone = view == "full" and largest == (spec.height, spec.width)
+        return view if alone else f"{view} of pixels for {largest[0]}x{largest[1]}"
+
+    return tuple(
+        _Source(engine, cache, tuple(name(view, engine.spec.input) for view in views))
+        for engine, cache in zip(engines, caches, strict=True)
+    )
+
+
+def _largest(engines: Sequence[Engine]) -> tuple[int, int]:
+    """Height and width that a reduced-scale decode must leave for all engines."""
+    specs = [engine.spec.input for engine in engines]
+    return max(spec.height for spec in specs), max(spec.width for spec in specs)
 
 
 def _usable(
@@ -128,23 +188,27 @@ def _usable(
 
 
 def _chunks(
-    engines: Sequence[Engine], paths: Sequence[Path], views: Sequence[str]
+    sources: Sequence[_Source], paths: Sequence[Path], views: Sequence[str]
 ) -> Iterator[tuple[int, list[_Read | str]]]:
     with Parallel(n_jobs=cpu_count(), backend="threading") as parallel:
         for start in track(range(0, len(paths), BATCH), "batches of pictures"):
-            yield start, parallel(delayed(_read)(engines, path, views) for path in paths[start : start + BATCH])
+            yield start, parallel(delayed(_read)(sources, path, views) for path in paths[start : start + BATCH])
 
 
-def _read(engines: Sequence[Engine], path: Path, views: Sequence[str]) -> _Read | str:
-    specs = [engine.spec.input for engine in engines]
-    largest = (max(spec.height for spec in specs), max(spec.width for spec in specs))
+def _read(sources: Sequence[_Source], path: Path, views: Sequence[str]) -> _Read | str:
     try:
         data = path.read_bytes()
-        pixels = decode_image(data, minimum=largest).pixels
-        shown = {view: VIEWS[view](pixels) for view in views}
-        inputs = {view: [prepare_input(seen, spec) for spec in specs] for view, seen in shown.items()}
+        digest = hashlib.sha256(data).hexdigest()
+        looked_up = {number: s.cache.get(digest, s.names) for number, s in enumerate(sources) if s.cache is not None}
+        known = {number: rows for number, rows in looked_up.items() if rows is not None}
+        missing = {number: source.engine.spec.input for number, source in enumerate(sources) if number not in known}
+        inputs: dict[int, list[npt.NDArray[Any]]] = {}
+        if missing:
+            pixels = decode_image(data, minimum=_largest([source.engine for source in sources])).pixels
+            shown = [VIEWS[view](pixels) for view in views]
+            inputs = {number: [prepare_input(seen, spec) for seen in shown] for number, spec in missing.items()}
         time = captured_at(data)
-        return _Read(hashlib.sha256(data).hexdigest(), path.stat().st_mtime if time is None else time, inputs)
+        return _Read(digest, path.stat().st_mtime if time is None else time, known, inputs)
     except ImageError as error:
         return str(error)
     except OSError as error:

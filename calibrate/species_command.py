@@ -10,7 +10,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from calibrate.fingerprints import VIEWS
-from calibrate.options import DeviceOption, Threads
+from calibrate.options import Cache, DeviceOption, NoCache, Threads, chosen_cache
 from calibrate.species import SpeciesOptions, export_species, fit_species
 from calibrate.species import report as species_report
 from calibrate.species_figures import classes_table, confusion_table, figures_table
@@ -46,6 +46,8 @@ def species(
     seed: Annotated[int, typer.Option(help="same pictures and seed, same file")] = 0,
     device: DeviceOption = "auto",
     threads: Threads = None,
+    cache: Cache = None,
+    no_cache: NoCache = False,
 ) -> None:
     """Fit a species classifier on frozen features and export it, with what it achieves on held-out pictures."""
     options = SpeciesOptions(method, folds, seed)
@@ -54,7 +56,8 @@ def species(
     check_inputs([load_spec(path) for path in model])
     with ExitStack() as stack:
         engines = [stack.enter_context(open_engine(path, cast(Device, device), threads=threads)) for path in model]
-        samples = gather_species(engines, classes, views, near or None)
+        caches = [chosen_cache(cache, no_cache, engine) for engine in engines]
+        samples = gather_species(engines, classes, views, near or None, caches)
         fitted = fit_species(samples, options)
         difference = export_species(out, model, engines, samples, fitted.chosen.head)
         digest = load_spec(out).sha256

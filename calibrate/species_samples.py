@@ -13,6 +13,7 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from calibrate.feature_cache import FeatureCache
 from calibrate.fingerprints import VIEWS, fingerprint
 from calibrate.species_folders import Labelled, check_sizes, find_labelled
 from engines import Engine, UsageError
@@ -41,17 +42,24 @@ class SpeciesSamples:
         return len(self.labels)
 
 
-def gather_species(engines: Sequence[Engine], folder: Path, views: Sequence[str], near: float | None) -> SpeciesSamples:
+def gather_species(
+    engines: Sequence[Engine],
+    folder: Path,
+    views: Sequence[str],
+    near: float | None,
+    caches: Sequence[FeatureCache | None] | None = None,
+) -> SpeciesSamples:
     """Read the labelled ``folder`` with every engine under ``views``, of which ``full`` must be one.
 
     ``near`` in (0, 1]: pictures of one class whose features have at least this cosine similarity, mirrored or not,
-    share a group; None leaves the groups as the folders say.
+    share a group; None leaves the groups as the folders say. ``caches`` keep features, one for each engine.
 
     Raises:
         UsageError: the folders make no classifier; see :func:`find_labelled`.
     """
     pictures, labels = find_labelled(folder)
-    found = fingerprint(engines, [picture.path for picture in pictures], [view for view in VIEWS if view in views])
+    shown = [view for view in VIEWS if view in views]
+    found = fingerprint(engines, [picture.path for picture in pictures], shown, caches)
     _say("cannot be read, skipped", [f"{pictures[i].path}: {why}" for i, why in found.unreadable.items()])
     read = [pictures[i] for i in found.rows]
     keep = _without_repeats(read, found.digests)

@@ -17,6 +17,8 @@ from typer.testing import CliRunner
 from calibrate.__main__ import app
 from calibrate.capture_time import captured_at
 from calibrate.cluster import MAX_PICTURES, ClusterOptions, check_count, cluster, distances
+from calibrate.extract import extract
+from calibrate.feature_cache import open_cache
 from calibrate.fingerprints import fingerprint, fuse
 from edge.demo.camera import encode_jpeg
 from edge.demo.simulator import draw
@@ -105,6 +107,31 @@ def test_crops_and_a_second_engine_join_the_fingerprint(drawings: Path) -> None:
     assert np.linalg.norm(fused, axis=1) == pytest.approx(np.ones(6))
     assert not np.allclose(found.features["full"][0], found.features["centre"][0])
     assert found.features["full"][0] == pytest.approx(found.features["full"][1])
+
+
+def test_second_run_computes_nothing_and_finds_the_same(drawings: Path, tmp_path: Path) -> None:
+    paths = sorted((drawings / "duck").glob("*.jpg"))
+    views = ("full", "centre")
+    with open_engine(DEMO, "cpu") as engine:
+        cache = open_cache(tmp_path, engine.spec, engine.device)
+        first = fingerprint([engine], paths, views, [cache])
+        engine.infer = None  # type: ignore[method-assign, assignment]  # whoever computes now fails
+        again = fingerprint([engine], paths, views, [cache])
+        whole = extract(engine, paths, ("full",), cache)
+    for view in views:
+        np.testing.assert_array_equal(again.features[view][0], first.features[view][0])
+    assert (again.digests, again.unreadable) == (first.digests, first.unreadable)
+    np.testing.assert_array_equal(whole.views["full"], first.features["full"][0])
+
+
+def test_second_engine_computes_what_only_the_first_has_kept(drawings: Path, tmp_path: Path) -> None:
+    paths = sorted((drawings / "duck").glob("?.jpg"))
+    with open_engine(DEMO, "cpu") as one, open_engine(DEMO, "cpu") as two:
+        first, second = (open_cache(tmp_path / name, one.spec, one.device) for name in "ab")
+        fingerprint([one], paths, ("full",), [first])
+        one.infer = None  # type: ignore[method-assign, assignment]  # it must not be asked again
+        both = fingerprint([one, two], paths, ("full",), [first, second])
+    assert both.features["full"][1] == pytest.approx(both.features["full"][0], rel=1e-5)
 
 
 def test_clusters_equal_scipy_on_cosine_distances() -> None:

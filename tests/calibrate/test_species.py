@@ -120,6 +120,23 @@ def test_cascade_names_what_the_fitted_head_names(made: Path, drawings: Path, tm
         assert [one.probability for one in verdict.species] == pytest.approx(np.sort(probability)[::-1], abs=1e-4)
 
 
+@pytest.mark.parametrize("command", ["species", "cluster"])
+def test_second_run_of_a_command_infers_no_picture_again(
+    command: str, drawings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(out: str) -> int:
+        told = {"species": ["--classes", str(drawings), "--folds", "2", "--method", "lda"], "cluster": [str(drawings)]}
+        name = f"{out}.onnx" if command == "species" else out
+        words = ["--model", str(FEATURES), "--out", str(tmp_path / name), "--cache", str(tmp_path / "cache")]
+        return CliRunner().invoke(app, [command, *told[command], *words]).exit_code
+
+    assert run("first") == 0
+    monkeypatch.setattr("calibrate.fingerprints.prepare_input", None)  # whoever prepares a picture now fails
+    assert run("second") == 0
+    if command == "species":
+        assert (tmp_path / "first.onnx").read_bytes() == (tmp_path / "second.onnx").read_bytes()
+
+
 def renormalised(folder: Path) -> Path:
     """The demo's network as if it wanted other pixels: the same graph under another mean and std."""
     path = folder / "other.onnx"
