@@ -82,7 +82,7 @@ def demo(
 def check(
     config: ConfigOption,
     pin: Annotated[
-        bool, typer.Option("--pin", help="Print the hashes to write as `sha256` into each section.")
+        bool, typer.Option("--pin", help="Print the hashes that pin every artifact, by configuration key.")
     ] = False,
 ) -> None:
     """Try everything the worker needs and say what to mend; ends with 0, 75 or 78 as `edge run` would."""
@@ -91,8 +91,8 @@ def check(
     from edge.config_file import load_config
 
     if pin:
-        for section, digest in pins(load_config(config)).items():
-            stdout.print(f"{section}.sha256: {digest}", soft_wrap=True)
+        for key, digest in pins(load_config(config)).items():
+            stdout.print(f"{key}: {digest}", soft_wrap=True)
         return
     worst = 0
     for finding in examine(config):

@@ -18,6 +18,7 @@ from edge.parts import Parts, link_settings, load_parts
 from edge.wire import Topics
 from engines import ParrotgateError
 from engines.errors import EXIT_CONFIG, EXIT_OK, EXIT_TRANSIENT
+from engines.spec import manifest_sha256
 
 BROKER_TIMEOUT_S = 10.0
 CANARY_TIMEOUT_S = 5.0
@@ -46,11 +47,13 @@ def check(path: Path, environ: Mapping[str, str] = os.environ) -> Iterator[Findi
 
 
 def pins(config: Config) -> dict[str, str]:
-    """The SHA-256 of every artifact that ``config`` names, by section: what to write as its ``sha256``."""
+    """The SHA-256 of every artifact that ``config`` names, by configuration key."""
     parts = load_parts(config)
-    found = {"features": parts.features.spec.sha256, "gate": parts.gate.sha256 or ""}
-    if parts.species is not None:
-        found["species"] = parts.species.spec.sha256
+    found = {"features.sha256": parts.features.spec.sha256, "gate.sha256": parts.gate.sha256 or ""}
+    found["features.manifest_sha256"] = manifest_sha256(config.features.model)
+    if parts.species is not None and config.species is not None:
+        found["species.sha256"] = parts.species.spec.sha256
+        found["species.manifest_sha256"] = manifest_sha256(config.species.model)
     parts.close()
     return found
 

@@ -161,6 +161,8 @@ class FeaturesConfig(Section):
     """never: refuse a plan that is missing or of another GPU; auto: build it at start (not in this release)."""
     sha256: Sha256 | None = None
     """Pin: the model file's SHA-256 as 64 hexadecimal digits; null: the manifest's alone counts."""
+    manifest_sha256: Sha256 | None = None
+    """Pin: the manifest file's SHA-256, and through it the labels'; null: the manifest beside the model counts."""
 
 
 class GateConfig(Section):
@@ -195,6 +197,8 @@ class SpeciesConfig(Section):
     """Labels named in a verdict, best first."""
     sha256: Sha256 | None = None
     """Pin: the model file's SHA-256 as 64 hexadecimal digits; null: the manifest's alone counts."""
+    manifest_sha256: Sha256 | None = None
+    """Pin: the manifest file's SHA-256, and through it the labels'; null: the manifest beside the model counts."""
 
 
 class BatchConfig(Section):

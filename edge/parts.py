@@ -153,7 +153,12 @@ def _opener(config: Config, inputs: list[InputSpec]) -> PictureOpener | Isolated
 
 
 def _open_features(config: Config) -> Engine:
-    engine = open_engine(config.features.model, config.features.device, sha256=config.features.sha256)
+    engine = open_engine(
+        config.features.model,
+        config.features.device,
+        sha256=config.features.sha256,
+        manifest_sha256=config.features.manifest_sha256,
+    )
     if engine.spec.task != "features":
         raise ModelError(
             f"{config.features.model}: task is {engine.spec.task!r}; features.model needs a model with task 'features'"
@@ -164,7 +169,12 @@ def _open_features(config: Config) -> Engine:
 def _open_species(config: Config) -> Engine | None:
     if config.species is None:
         return None
-    engine = open_engine(config.species.model, config.features.device, sha256=config.species.sha256)
+    engine = open_engine(
+        config.species.model,
+        config.features.device,
+        sha256=config.species.sha256,
+        manifest_sha256=config.species.manifest_sha256,
+    )
     if engine.spec.task != "classifier":
         raise ModelError(
             f"{config.species.model}: task is {engine.spec.task!r}; species.model needs one with task 'classifier'"

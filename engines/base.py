@@ -133,7 +133,12 @@ def check_batch(batch: Batch, spec: ModelSpec) -> None:
 
 
 def open_engine(
-    path: str | Path, device: Device = "auto", *, threads: int | None = None, sha256: str | None = None
+    path: str | Path,
+    device: Device = "auto",
+    *,
+    threads: int | None = None,
+    sha256: str | None = None,
+    manifest_sha256: str | None = None,
 ) -> Engine:
     """Load the model file ``path`` with the backend of its suffix.
 
@@ -144,6 +149,7 @@ def open_engine(
         device: ``auto`` takes CUDA where the backend offers it, else the CPU; ``cuda`` insists.
         threads: threads inside one inference on the CPU; None takes every core this process may use.
         sha256: pins the file: refuse it unless it has this hash (64 hex digits), whatever its manifest says.
+        manifest_sha256: pins the manifest file in the same way, and through it the labels.
 
     Raises:
         ModelError: model, manifest or labels are missing, damaged or contradict each other, or the backend is missing.
@@ -155,7 +161,7 @@ def open_engine(
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be at least 1, not {threads}; leave it out to use every core")
     backend = _backend(path)
-    spec = load_spec(path)
+    spec = load_spec(path, manifest_sha256=manifest_sha256)
     model = _read_verified(path, spec, sha256)
     engine: Engine = backend(model, spec, device, threads)
     return engine

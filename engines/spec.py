@@ -8,7 +8,9 @@ the tests.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -82,7 +84,10 @@ class OutputSpec(_Strict):
 
 
 class Manifest(_Strict):
-    """The JSON file, value by value; ``labels`` names a text file in the same folder."""
+    """The JSON file, value by value; ``labels`` names a text file in the same folder.
+
+    ``digest`` is that of the other values (:func:`manifest_digest`): it tells damage; only a pin tells intent.
+    """
 
     format: Literal[1]
     name: Annotated[str, Field(min_length=1, max_length=200)]
@@ -96,6 +101,7 @@ class Manifest(_Strict):
     source: str = ""
     licence: str = ""
     plan: PlanSection | None = None
+    digest: Sha256 | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,16 +148,34 @@ def manifest_path(model: Path) -> Path:
     raise ModelError(f"{model}: no manifest; write {first.name} (or {second.name}) beside it")
 
 
-def load_spec(model: Path) -> ModelSpec:
+def manifest_digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 (64 hex digits) of a manifest's JSON in canonical form: keys sorted, no spaces, without ``digest``."""
+    others = {key: value for key, value in content.items() if key != "digest"}
+    canonical = json.dumps(others, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def manifest_sha256(model: Path) -> str:
+    """SHA-256 (64 hex digits) of the bytes of the manifest of ``model``; raises :class:`ModelError` without one."""
+    return hashlib.sha256(_read_bytes(manifest_path(model), MAX_MANIFEST_BYTES)).hexdigest()
+
+
+def load_spec(model: Path, *, manifest_sha256: str | None = None) -> ModelSpec:
     """Read and check the manifest and the labels of the model file ``model``; the model itself is not opened.
 
+    ``manifest_sha256`` pins the manifest file, and through its ``labels_sha256`` the labels.
+
     Raises:
-        ModelError: the manifest or the labels are missing, malformed, or contradict each other.
+        ModelError: the manifest or the labels are missing, malformed, not those pinned, or contradict each other.
     """
     if not model.is_file():
         raise ModelError(f"{model}: no such model file; give the path of an existing .onnx file")
     path = manifest_path(model)
-    manifest = _read_manifest(path)
+    manifest = _read_manifest(path, manifest_sha256)
+    if manifest_sha256 is not None and manifest.labels is not None and manifest.labels_sha256 is None:
+        raise ModelError(
+            f"{path}: a pinned manifest with labels needs labels_sha256, else anyone may change the labels"
+        )
     try:
         return ModelSpec(
             labels=_read_labels(path, manifest),
@@ -178,8 +202,10 @@ def write_spec(model: Path, spec: ModelSpec) -> Path:
     plain = {name: getattr(spec, name) for name in _PLAIN_FIELDS}
     manifest = Manifest(labels=labels, labels_sha256=digest, origin=spec.origin, **plain)
     path = model.with_name(model.name + ".json")
-    absent = {"plan"} if spec.plan is None else None
-    path.write_text(manifest.model_dump_json(indent=2, exclude=absent) + "\n", encoding="utf-8")
+    absent = {"digest"} if spec.plan is not None else {"digest", "plan"}
+    content = manifest.model_dump(mode="json", exclude=absent)
+    content["digest"] = manifest_digest(content)
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
 
 
@@ -194,8 +220,11 @@ def _read_bytes(path: Path, max_bytes: int) -> bytes:
     return data
 
 
-def _read_manifest(path: Path) -> Manifest:
+def _read_manifest(path: Path, pin: str | None) -> Manifest:
     data = _read_bytes(path, MAX_MANIFEST_BYTES)
+    found = hashlib.sha256(data).hexdigest()
+    if pin is not None and found != pin.lower():
+        raise ModelError(f"{path}: its SHA-256 is {found}, but the configuration pins {pin}; correct the pin or file")
     try:
         content = strict_json.loads(data, max_bytes=MAX_MANIFEST_BYTES)
     except ValueError as error:
@@ -203,9 +232,15 @@ def _read_manifest(path: Path) -> Manifest:
     if not isinstance(content, dict):
         raise ModelError(f"{path}: the manifest must be a JSON object, not {type(content).__name__}")
     try:
-        return Manifest.model_validate(content)
+        manifest = Manifest.model_validate(content)
     except ValidationError as error:
         raise ModelError(f"{path}: {_sentence(error)}") from error
+    if manifest.digest not in (None, manifest_digest(content)):
+        raise ModelError(
+            f"{path}: its values do not match its digest: it is damaged, or was changed by hand; "
+            "fetch it again, or remove the key digest if the change is meant"
+        )
+    return manifest
 
 
 def _sentence(error: ValidationError) -> str:

@@ -204,7 +204,7 @@ def test_gate_of_another_feature_model(
     models = copied_models(tmp_path)
     path = models / "features.onnx.json"
     manifest = json.loads(path.read_text())
-    path.write_text(json.dumps({**manifest, "origin": "0" * 64}))
+    path.write_text(json.dumps({**manifest, "origin": "0" * 64, "digest": None}))
     finding = examine(mosquitto.url, **on(models))["models"]
     assert finding.exit_code == 78
     assert "gate" in finding.sentence
@@ -224,10 +224,15 @@ def test_pins_are_accepted_and_a_wrong_one_is_refused(
     path.write_text(yaml.safe_dump(demo_config(mosquitto.url)))
     found = pins(load_config(path, {}))
     sections = on(MODELS)
-    pinned = {name: {**section, "sha256": found[name]} for name, section in sections.items()}
+    keys = [tuple(key.split(".")) for key in found]
+    pinned = {
+        name: {**section, **{key: found[f"{name}.{key}"] for owner, key in keys if owner == name}}
+        for name, section in sections.items()
+    }
+    assert len(keys) == 5
     assert all(finding.exit_code == 0 for finding in examine(mosquitto.url, **pinned).values())
-    for name in sections:
-        wrong = {**pinned, name: {**pinned[name], "sha256": "0" * 64}}
+    for name, key in keys:
+        wrong = {**pinned, name: {**pinned[name], key: "0" * 64}}
         assert examine(mosquitto.url, **wrong)["models"].exit_code == 78
 
 

@@ -173,3 +173,18 @@ def test_write_spec_then_load_spec_gives_the_same(
     first = write_spec(model, spec).read_bytes()
     assert load_spec(model) == spec
     assert write_spec(model, spec).read_bytes() == first
+
+
+def test_manifest_that_does_not_match_its_digest_is_refused_until_the_digest_is_removed(tmp_path: Path) -> None:
+    model = tmp_path / "m.onnx"
+    model.write_bytes(b"m")
+    spec = networks.spec_of(b"m")
+    path = write_spec(model, spec)
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content, indent=None, sort_keys=True))
+    assert load_spec(model) == spec
+    path.write_text(json.dumps({**content, "name": "another"}))
+    with pytest.raises(ModelError, match="digest"):
+        load_spec(model)
+    path.write_text(json.dumps({**content, "name": "another", "digest": None}))
+    assert load_spec(model).name == "another"
