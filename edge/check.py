@@ -15,8 +15,9 @@ from edge.errors import LinkError, LinkRefused
 from edge.link import Link
 from edge.link_handler import LinkSettings, Message, QuietHandler
 from edge.parts import Parts, link_settings, load_parts
+from edge.plan_probe import PlanCrashError, plans_of, probe
 from edge.wire import Topics
-from engines import ParrotgateError
+from engines import ModelError, ParrotgateError, load_spec
 from engines.errors import EXIT_CONFIG, EXIT_OK, EXIT_TRANSIENT
 from engines.spec import manifest_sha256
 
@@ -49,16 +50,21 @@ def check(path: Path, environ: Mapping[str, str] = os.environ) -> Iterator[Findi
 def pins(config: Config) -> dict[str, str]:
     """The SHA-256 of every artifact that ``config`` names, by configuration key."""
     parts = load_parts(config)
-    found = {"features.sha256": parts.features.spec.sha256, "gate.sha256": parts.gate.sha256 or ""}
+    found = {"features.sha256": load_spec(config.features.model).sha256, "gate.sha256": parts.gate.sha256 or ""}
     found["features.manifest_sha256"] = manifest_sha256(config.features.model)
-    if parts.species is not None and config.species is not None:
-        found["species.sha256"] = parts.species.spec.sha256
+    if config.species is not None:
+        found["species.sha256"] = load_spec(config.species.model).sha256
         found["species.manifest_sha256"] = manifest_sha256(config.species.model)
     parts.close()
     return found
 
 
 def _check_artifacts(config: Config) -> Iterator[Finding]:
+    for plan, is_named in plans_of(config):
+        finding = _try_plan(plan, is_named=is_named)
+        yield finding
+        if finding.exit_code:
+            return
     began = time.monotonic()
     try:
         parts = load_parts(config)
@@ -73,10 +79,21 @@ def _check_artifacts(config: Config) -> Iterator[Finding]:
     parts.close()
 
 
+def _try_plan(plan: Path, *, is_named: bool) -> Finding:
+    try:
+        probe(plan)
+    except PlanCrashError as error:
+        return Finding("plan", str(error), error.exit_code)
+    except ModelError as error:
+        return Finding("plan", str(error), error.exit_code if is_named else EXIT_OK, warning=True)
+    return Finding("plan", f"{plan} loads in a child process")
+
+
 def _describe(parts: Parts) -> Iterator[Finding]:
     for role, facts in parts.describe().items():
         name = parts.gate.manifest.name if role == "gate" else facts["name"]
-        yield Finding(role, f"{name} on {facts['device']}, sha256 {facts['sha256'][:16]}…")
+        engine = f"; {facts['engine']}" if "engine" in facts else ""
+        yield Finding(role, f"{name} on {facts['device']}, sha256 {facts['sha256'][:16]}…{engine}")
 
 
 def _check_broker(config: Config) -> Iterator[Finding]:

@@ -156,7 +156,7 @@ class FeaturesConfig(Section):
     model: LocalPath
     """Model file with its manifest beside it; the suffix picks the backend."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where both engines run; auto: the GPU where one can be used, else the CPU."""
+    """Where both engines run; auto: the TensorRT plan beside an .onnx file, else CUDA, else the CPU."""
     build: Literal["never", "auto"] = "never"
     """never: refuse a plan that is missing or of another GPU; auto: build it at start (not in this release)."""
     sha256: Sha256 | None = None

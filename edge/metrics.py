@@ -139,7 +139,7 @@ def _identity(snapshot: Snapshot) -> Iterator[Metric]:
     yield states
     models = InfoMetricFamily(f"{PREFIX}_model", "The loaded artifacts.", labels=["role"])
     for role, facts in snapshot["models"].items():
-        models.add_metric([role], {key: str(facts.get(key) or "") for key in ("name", "sha256")})
+        models.add_metric([role], {key: str(facts.get(key) or "") for key in ("name", "sha256", "device", "engine")})
     yield models
 
 

@@ -49,7 +49,12 @@ class Parts:
         """What is loaded, for the status page and the log."""
         engines = {"features": self.features, "species": self.species}
         described: dict[str, dict[str, Any]] = {
-            role: {"name": engine.spec.name, "sha256": engine.spec.sha256, "device": engine.device}
+            role: {
+                "name": engine.spec.name,
+                "sha256": engine.spec.sha256,
+                "device": engine.device,
+                "engine": engine.why,
+            }
             for role, engine in engines.items()
             if engine is not None
         }

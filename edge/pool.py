@@ -172,3 +172,14 @@ def start_module(module: str, *arguments: str, quiet: bool = False) -> subproces
     """Run ``python -m module arguments…`` as a child, its stderr unseen when ``quiet``; the caller ends it."""
     stderr = subprocess.DEVNULL if quiet else None
     return subprocess.Popen([sys.executable, "-m", module, *arguments], stdin=subprocess.DEVNULL, stderr=stderr)
+
+
+def run_module(module: str, *arguments: str, within_s: float) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m module arguments…`` to its end; ``returncode`` is minus the signal that killed it.
+
+    Raises ``subprocess.TimeoutExpired`` when it takes longer than ``within_s``; it is killed then.
+    """
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=within_s, check=False
+    )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
@@ -21,9 +23,14 @@ Batch = npt.NDArray[Any]
 Float32 = npt.NDArray[np.float32]
 Device = Literal["auto", "cpu", "cuda"]
 
+log = logging.getLogger(__name__)
+
 # Backends by suffix, as "module:class", imported only when a file asks for them.
-_BACKENDS = {".onnx": "engines.onnx_runtime:OnnxEngine", ".tflite": "engines.tflite_runtime:TfliteEngine"}
-_PLANNED = {".plan": "TensorRT plans"}
+_BACKENDS = {
+    ".onnx": "engines.onnx_runtime:OnnxEngine",
+    ".plan": "engines.tensorrt_runtime:TensorRtEngine",
+    ".tflite": "engines.tflite_runtime:TfliteEngine",
+}
 
 
 class Pending(Protocol):
@@ -37,7 +44,8 @@ class Pending(Protocol):
 class Engine(Protocol):
     """Arrays in, arrays out. Owned by one thread at a time; a context manager that closes it.
 
-    ``spec`` is the checked manifest; ``device`` is ``cpu`` or ``cuda``, whichever the engine truly runs on.
+    ``spec`` is the checked manifest; ``device`` is ``cpu`` or ``cuda``, whichever the engine truly runs on; ``why``
+    says in a few words what computes and why it was chosen.
     """
 
     @property
@@ -45,6 +53,9 @@ class Engine(Protocol):
 
     @property
     def device(self) -> str: ...
+
+    @property
+    def why(self) -> str: ...
 
     def submit(self, batch: Batch) -> Pending:
         """Start on ``batch``, of shape (n, *spec.input.shape) with n >= 1 and dtype ``spec.input.dtype``.
@@ -82,9 +93,10 @@ class Done:
 class CheckedEngine(ABC):
     """What all backends share: the public verbs check, ``_start`` computes."""
 
-    def __init__(self, spec: ModelSpec, device: str) -> None:
+    def __init__(self, spec: ModelSpec, device: str, why: str) -> None:
         self.spec = spec
         self.device = device
+        self.why = why
         self._closed = False
 
     @abstractmethod
@@ -143,13 +155,16 @@ def open_engine(
     """Load the model file ``path`` with the backend of its suffix.
 
     The file is read once; the very bytes that are hashed are those that are loaded, so that nothing can be swapped in
-    between.
+    between. What was chosen, and why, goes to the log and stands in the engine's ``why``.
 
     Args:
-        device: ``auto`` takes CUDA where the backend offers it, else the CPU; ``cuda`` insists.
+        device: ``cpu`` or ``cuda`` insist. ``auto`` takes for an ``.onnx`` file the best that works: the TensorRT plan
+            ``<stem>.plan`` built from it, ONNX Runtime on CUDA, ONNX Runtime on the CPU. A ``.plan`` named itself is
+            never replaced by anything else.
         threads: threads inside one inference on the CPU; None takes every core this process may use.
         sha256: pins the file: refuse it unless it has this hash (64 hex digits), whatever its manifest says.
-        manifest_sha256: pins the manifest file in the same way, and through it the labels.
+        manifest_sha256: pins the manifest file in the same way, and through it the labels. Where something is pinned,
+            no plan takes the file's place.
 
     Raises:
         ModelError: model, manifest or labels are missing, damaged or contradict each other, or the backend is missing.
@@ -160,22 +175,57 @@ def open_engine(
         raise UsageError(f"device must be auto, cpu or cuda, not {device!r}")
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be at least 1, not {threads}; leave it out to use every core")
+    engine = None
+    if device == "auto" and path.suffix == ".onnx":
+        engine = _open_plan_of(path, pinned=sha256 is not None or manifest_sha256 is not None)
+    if engine is None:
+        engine = _open(path, device, threads, sha256, manifest_sha256)
+    log.info("opened model=%s device=%s why=%r", path, engine.device, engine.why)
+    return engine
+
+
+def _open(
+    path: Path,
+    device: Device = "auto",
+    threads: int | None = None,
+    pin: str | None = None,
+    manifest_sha256: str | None = None,
+) -> Engine:
     backend = _backend(path)
     spec = load_spec(path, manifest_sha256=manifest_sha256)
-    model = _read_verified(path, spec, sha256)
+    model = _read_verified(path, spec, pin)
     engine: Engine = backend(model, spec, device, threads)
     return engine
 
 
+def _open_plan_of(path: Path, *, pinned: bool) -> Engine | None:
+    """The plan that was built from the ONNX file ``path`` and lies beside it, where this machine can run it."""
+    plan = path.with_suffix(".plan")
+    if not plan.is_file():
+        return None
+    if pinned:
+        log.warning("slower than it could be: only %s is pinned, so %s is left aside", path.name, plan.name)
+        return None
+    source = load_spec(path)
+    try:
+        section = load_spec(plan).plan
+        if section is None or section.onnx_sha256 != source.sha256:
+            raise ModelError(f"{plan}: it was not built from {path.name}; build it anew with engines build {path}")
+        return _open(plan)
+    except ModelError as error:
+        log.warning("slower than it could be: the plan is left aside for %s: %s", path.name, error)
+        return None
+
+
 def _backend(path: Path) -> Any:
-    if path.suffix in _PLANNED:
-        raise ModelError(f"{path}: {_PLANNED[path.suffix]} are not supported by this build yet; use the .onnx file")
     if path.suffix not in _BACKENDS:
+        known = " or ".join(_BACKENDS)
         raise ModelError(
-            f"{path}: no backend for {path.suffix or 'a file without suffix'!r}; use an .onnx or .tflite file"
+            f"{path}: no backend for {path.suffix or 'a file without suffix'!r}; use a file that ends in {known}"
         )
     module, name = _BACKENDS[path.suffix].split(":")
-    return getattr(import_module(module), name)
+    backend = getattr(import_module(module), name)
+    return partial(backend, path=path) if path.suffix == ".plan" else backend
 
 
 def _read_verified(path: Path, spec: ModelSpec, pin: str | None) -> bytes:

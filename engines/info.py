@@ -13,14 +13,19 @@ from engines.spec import ModelSpec, manifest_path
 
 
 def describe(model: Path) -> dict[str, Any]:
-    """Open ``model`` on the CPU, which verifies its hash and its signature, and tell everything about it.
+    """Open ``model``, which verifies its hash and its signature, and tell everything about it.
+
+    A plan is opened on its GPU, all else on the CPU; ``chosen`` says what ``device: auto`` takes on this machine.
 
     ``parameters``, ``nodes``, ``operators``, ``opset`` and ``producer`` are told of ONNX files only.
     The result is JSON-able. Raises ``ModelError`` like ``open_engine``.
     """
-    with open_engine(model, "cpu") as engine:
+    with open_engine(model, "cuda" if model.suffix == ".plan" else "cpu") as engine:
         runtime = engine.describe() if isinstance(engine, CheckedEngine) else {}
-        spec = engine.spec
+        spec, chosen = engine.spec, engine.why
+    if model.suffix == ".onnx":
+        with open_engine(model) as best:
+            chosen = best.why
     content = model.read_bytes()
     return {
         "file": str(model),
@@ -30,6 +35,7 @@ def describe(model: Path) -> dict[str, Any]:
         **_spec_fields(spec),
         **(_graph_fields(content) if model.suffix == ".onnx" else {}),
         "runtime": runtime,
+        "chosen": chosen,
     }
 
 
@@ -55,6 +61,7 @@ def _spec_fields(spec: ModelSpec) -> dict[str, Any]:
         "labels": None if spec.labels is None else len(spec.labels),
         "source": spec.source,
         "licence": spec.licence,
+        "plan": None if spec.plan is None else spec.plan.model_dump(mode="json"),
     }
 
 
@@ -74,7 +81,9 @@ def info_table(facts: dict[str, Any]) -> Table:
         if picture["dtype"] == "uint8"
         else f"mean {_numbers(picture['mean'])}, std {_numbers(picture['std'])}",
         **(_graph_rows(facts) if "nodes" in facts else {}),
+        **(_plan_rows(facts["plan"]) if facts["plan"] else {}),
         **facts["runtime"],
+        "chosen": facts["chosen"],
         "source": facts["source"],
         "licence": facts["licence"],
     }
@@ -91,6 +100,14 @@ def _graph_rows(facts: dict[str, Any]) -> dict[str, str]:
     return {
         "graph": f"{facts['parameters'] / 1e6:.2f} M parameters, {facts['nodes']} nodes, opset {facts['opset']}",
         "operators": ", ".join(operators[:8]) + (" …" if len(operators) > 8 else ""),
+    }
+
+
+def _plan_rows(plan: dict[str, Any]) -> dict[str, str]:
+    return {
+        "built from": f"{plan['onnx']}, SHA-256 {plan['onnx_sha256']}",
+        "built for": f"TensorRT {plan['tensorrt']}, {plan['gpu']}, compute capability {plan['compute_capability']}",
+        "precision": plan["precision"],
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from engines.base import Batch, CheckedEngine, Done, available_threads
@@ -16,6 +17,8 @@ except ImportError as error:
     raise ModelError(
         "ONNX Runtime is not installed; install parrotgate[cpu], or parrotgate[cuda] for NVIDIA GPUs"
     ) from error
+
+log = logging.getLogger(__name__)
 
 # Its own classes share no base but Exception; what has no class of its own comes as a RuntimeError.
 _ORT_ERRORS: tuple[type[Exception], ...] = (
@@ -44,7 +47,7 @@ class OnnxEngine(CheckedEngine):
         on_cuda = self._session.get_providers()[0] == _CUDA
         if device == "cuda" and not on_cuda:
             raise ModelError(f"{spec.name}: CUDA could not be started; see ONNX Runtime's own message above")
-        super().__init__(spec, "cuda" if on_cuda else "cpu")
+        super().__init__(spec, "cuda" if on_cuda else "cpu", _why(device, spec, on_cuda=on_cuda))
         self._input, self._output = _check_signature(self._session, spec)
 
     def _start(self, batch: Batch) -> Done:
@@ -78,6 +81,17 @@ def _providers(device: str, spec: ModelSpec) -> list[str]:
             "or set device to cpu"
         )
     return [_CUDA, _CPU] if has_cuda and device != "cpu" else [_CPU]
+
+
+def _why(device: str, spec: ModelSpec, *, on_cuda: bool) -> str:
+    if on_cuda:
+        return "ONNX Runtime on CUDA"
+    if device == "cpu":
+        return "ONNX Runtime on the CPU, as asked"
+    if _CUDA in ort.get_available_providers():
+        log.warning("%s: CUDA could not be started, and the CPU is slower; see ONNX Runtime's own message", spec.name)
+        return "ONNX Runtime on the CPU: its CUDA could not be started"
+    return "ONNX Runtime on the CPU: it was installed without CUDA"
 
 
 def _session(model: bytes, spec: ModelSpec, providers: list[str], threads: int | None) -> Any:

@@ -30,7 +30,7 @@ class TfliteEngine(CheckedEngine):
     def __init__(self, model: bytes, spec: ModelSpec, device: str, threads: int | None) -> None:
         if device == "cuda":
             raise ModelError(f"{spec.name}: LiteRT runs on the CPU; set device to cpu, or use the .onnx file")
-        super().__init__(spec, "cpu")
+        super().__init__(spec, "cpu", "LiteRT, which runs on the CPU alone")
         self._interpreter = _interpreter(model, spec, threads)
         self._input, self._output = _check_signature(self._interpreter, spec)
         self._scale, self._zero = _quantisation(self._output, spec)

@@ -20,7 +20,7 @@ def busy_health() -> Health:
     health.publish_failed("0x87")
     health.verdict(verdict(latency_ms={"total": 20.0}), None, None)
     health.verdict(verdict(latency_ms={"total": 3000.0}, outcome=Outcome.NEGATIVE), None, None)
-    health.set_models({"gate": {"name": 'parrots "2"', "sha256": "1f3a"}})
+    health.set_models({"gate": {"name": 'parrots "2"', "sha256": "1f3a", "device": "cpu"}})
     return health
 
 
@@ -47,7 +47,7 @@ def samples(health: Health) -> dict[tuple[str, frozenset[tuple[str, str]]], floa
         ("broker_connected", {}, 1),
         ("state", {"state": "ready"}, 1),
         ("state", {"state": "draining"}, 0),
-        ("model_info", {"role": "gate", "name": 'parrots "2"', "sha256": "1f3a"}, 1),
+        ("model_info", {"role": "gate", "name": 'parrots "2"', "sha256": "1f3a", "device": "cpu", "engine": ""}, 1),
     ],
 )
 def test_render_busy_worker_tells(name: str, labels: dict[str, str], value: float) -> None:

@@ -42,6 +42,15 @@ def graph(
     return helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=8, producer_name="tests")
 
 
+def half_output_graph() -> onnx.ModelProto:
+    """``graph()`` with float16 at its output."""
+    model = graph()
+    model.graph.node[-1].output[0] = "p"
+    model.graph.node.append(helper.make_node("Cast", ["p"], ["y"], to=TensorProto.FLOAT16))
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+    return model
+
+
 def indices_graph() -> onnx.ModelProto:
     """A graph whose number of rows depends on the values: where the (n, 4) of ``graph()`` is not zero, (k, 2)."""
     model = graph(output_shape=("k", 2))

@@ -9,18 +9,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto
 
 from engines import EngineInputError, EngineRunError, InputSpec, ModelError, OutputSpec, UsageError, open_engine
-from tests.engines import networks, tflite_networks
+from engines.base import Device
+from tests.engines import networks, plans, tflite_networks
 
 
 @dataclass(frozen=True)
 class Backend:
-    """``save(folder, **changes)`` writes the network of ``networks.graph()``; ``tolerance`` is its rounding."""
+    """``save(folder, **changes)`` writes the network of ``networks.graph()``; ``tolerance`` is its rounding; it runs on
+    ``device``."""
 
     save: Callable[..., Path]
     input: InputSpec
     tolerance: float
+    device: Device = "cpu"
 
     def batch(self, n: int) -> np.ndarray[Any, Any]:
         random = np.random.default_rng(0)
@@ -46,39 +50,54 @@ def save_quantised_tflite(folder: Path, **changes: Any) -> Path:
     return tflite_networks.save(folder, tflite_networks.graph(quantised=True), **changes)
 
 
+def save_plan(folder: Path, **changes: Any) -> Path:
+    return plans.save(folder, networks.graph(), **changes)
+
+
+def save_uint8_plan(folder: Path, **changes: Any) -> Path:
+    changes.setdefault("input", InputSpec(layout="NCHW", dtype="uint8", height=8, width=8))
+    return plans.save(folder, networks.graph(element=TensorProto.UINT8), **changes)
+
+
 BACKENDS = {
     "onnx": Backend(save_onnx, InputSpec(layout="NCHW", height=8, width=8), 1e-5),
     "tflite": Backend(save_tflite, InputSpec(layout="NHWC", height=8, width=8), 1e-5),
     "tflite-uint8": Backend(save_quantised_tflite, InputSpec(layout="NHWC", dtype="uint8", height=8, width=8), 8),
+    "plan": Backend(save_plan, InputSpec(layout="NCHW", height=8, width=8), 1e-5, "cuda"),
+    "plan-uint8": Backend(save_uint8_plan, InputSpec(layout="NCHW", dtype="uint8", height=8, width=8), 1e-3, "cuda"),
+    "plan-shared-memory": Backend(save_plan, InputSpec(layout="NCHW", height=8, width=8), 1e-5, "cuda"),
 }
 MARKS = {"tflite": pytest.mark.tflite, "tflite-uint8": pytest.mark.tflite}
 
 
 @pytest.fixture(params=[pytest.param(name, marks=MARKS.get(name, ())) for name in BACKENDS])
-def backend(request: pytest.FixtureRequest) -> Backend:
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Backend:
+    if request.param.startswith("plan"):  # on the stand-in device, the last one as a Jetson
+        monkeypatch.setenv("STANDIN_SHARED", str(int("shared" in request.param)))
+        request.getfixturevalue("standin")
     return BACKENDS[request.param]
 
 
 @pytest.mark.parametrize("n", [1, 2, 7])
 def test_infer_computes_the_network_for_every_batch_size(backend: Backend, tmp_path: Path, n: int) -> None:
     batch = backend.batch(n)
-    with open_engine(backend.save(tmp_path), "cpu") as engine:
+    with open_engine(backend.save(tmp_path), backend.device) as engine:
         output = engine.infer(batch)
-        assert engine.device == "cpu"
+        assert engine.device == backend.device
     assert (output.dtype, output.shape) == (np.float32, (n, 4))
     np.testing.assert_allclose(output, backend.expected(batch), rtol=1e-5, atol=backend.tolerance)
 
 
 def test_rows_do_not_depend_on_their_neighbours(backend: Backend, tmp_path: Path) -> None:
     batch = backend.batch(5)
-    with open_engine(backend.save(tmp_path), "cpu", threads=1) as engine:
+    with open_engine(backend.save(tmp_path), backend.device, threads=1) as engine:
         alone = np.concatenate([engine.infer(row[None]) for row in batch])
         np.testing.assert_allclose(engine.infer(batch), alone, rtol=1e-6, atol=1e-6)
 
 
 def test_result_belongs_to_the_caller(backend: Backend, tmp_path: Path) -> None:
     batch = backend.batch(2)
-    with open_engine(backend.save(tmp_path), "cpu") as engine:
+    with open_engine(backend.save(tmp_path), backend.device) as engine:
         first = engine.submit(batch).result()
         kept = first.copy()
         engine.infer(batch[::-1])
@@ -90,7 +109,7 @@ def test_result_belongs_to_the_caller(backend: Backend, tmp_path: Path) -> None:
 def test_batch_is_left_as_it_was_and_may_be_scattered_in_memory(backend: Backend, tmp_path: Path) -> None:
     batch = backend.batch(6)
     kept = batch.copy()
-    with open_engine(backend.save(tmp_path), "cpu") as engine:
+    with open_engine(backend.save(tmp_path), backend.device) as engine:
         np.testing.assert_array_equal(engine.infer(batch[::2]), engine.infer(batch[::2].copy()))
     np.testing.assert_array_equal(batch, kept)
 
@@ -106,12 +125,15 @@ def test_submit_refuses_a_batch_unlike_the_manifest(backend: Backend, tmp_path: 
         "other dtype": good.astype(np.uint8 if good.dtype == np.float32 else np.float32),
         "a list": good.tolist(),
     }[fault]
-    with open_engine(backend.save(tmp_path), "cpu") as engine, pytest.raises(EngineInputError, match="expected a"):
+    with (
+        open_engine(backend.save(tmp_path), backend.device) as engine,
+        pytest.raises(EngineInputError, match="expected a"),
+    ):
         engine.submit(wrong)
 
 
 def test_closed_engine_refuses_to_run_and_closes_twice(backend: Backend, tmp_path: Path) -> None:
-    engine = open_engine(backend.save(tmp_path), "cpu")
+    engine = open_engine(backend.save(tmp_path), backend.device)
     engine.close()
     engine.close()
     with pytest.raises(EngineRunError, match="closed"):
@@ -122,7 +144,7 @@ def test_manifest_unlike_the_graph_is_refused(backend: Backend, tmp_path: Path) 
     other = backend.input.model_copy(update={"height": 16})
     for changes in ({"input": other}, {"output": OutputSpec(kind="features", size=5)}):
         with pytest.raises(ModelError, match="the manifest says") as caught:
-            open_engine(backend.save(tmp_path, **changes), "cpu")
+            open_engine(backend.save(tmp_path, **changes), backend.device)
         assert caught.value.exit_code == 78
 
 
@@ -137,7 +159,7 @@ def test_one_flipped_bit_is_refused_by_the_hash(backend: Backend, tmp_path: Path
 
 def test_pin_refuses_another_file_that_its_manifest_allows(backend: Backend, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="the configuration pins"):
-        open_engine(backend.save(tmp_path), "cpu", sha256="0" * 64)
+        open_engine(backend.save(tmp_path), backend.device, sha256="0" * 64)
 
 
 @pytest.mark.parametrize("arguments", [{"device": "tpu"}, {"threads": 0}])

@@ -143,12 +143,6 @@ def test_external_weights_are_refused_before_they_are_read(tmp_path: Path) -> No
         open_engine(networks.save(tmp_path, (tmp_path / "outside.onnx").read_bytes()), "cpu")
 
 
-@pytest.mark.parametrize("suffix", [".plan"])
-def test_backends_to_come_say_so(tmp_path: Path, suffix: str) -> None:
-    with pytest.raises(ModelError, match="not supported by this build yet"):
-        open_engine(tmp_path / f"net{suffix}")
-
-
 def test_unknown_suffix_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no backend for '\.pb'"):
         open_engine(tmp_path / "net.pb")

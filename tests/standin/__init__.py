@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 SITE = Path(__file__).resolve().parent
 ROOT = SITE.parent.parent
-MODULES = ("tensorrt", "pycuda", "standin_device")
+MODULES = ("tensorrt", "pycuda", "cuda", "standin_device", "standin_libcuda")
+# What our modules remember of the library they met first.
+CACHES = {"engines.cuda_graph": ["_calls"], "engines.tensorrt_api": ["logger"]}
 
 
 def environment(**settings: str) -> dict[str, str]:
@@ -31,3 +34,6 @@ def put_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
         if name.partition(".")[0] in MODULES:
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(str(SITE))
+    for module, names in CACHES.items():
+        for name in names:
+            getattr(import_module(module), name).cache_clear()

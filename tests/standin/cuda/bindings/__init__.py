@@ -1,0 +1,1 @@
+"""A stand-in for cuda-python's bindings; only ``driver`` is there."""
