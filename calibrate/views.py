@@ -13,16 +13,19 @@ from engines import InputSpec
 
 # The picture amid its own mirror images, by the share of a side added on each side: a network trained on whole scenes
 # reads small, blurred pictures better when they fill less of its input. Costs an inference each; not known to the box.
-ZOOMED_OUT = {"wide": 0.25, "wider": 0.5}
-ALL_VIEWS = (*VIEWS, *ZOOMED_OUT)
+ZOOMED_OUT = {"zoom_0.8": 0.125, "zoom_0.5": 0.5}
+MIRRORED = "_hflip"
+ALL_VIEWS = (*VIEWS, *(name + end for name in ZOOMED_OUT for end in ("", MIRRORED)))
 
 
 def view_of(batch: npt.NDArray[Any], view: str, spec: InputSpec) -> npt.NDArray[Any]:
-    """``batch`` of prepared inputs under ``view``: as it is, mirrored left to right, or zoomed out."""
+    """``batch`` of prepared inputs under ``view``: as it is, mirrored left to right, zoomed out, or both."""
     if view == "full":
         return batch
     if view == "hflip":
         return np.ascontiguousarray(np.flip(batch, axis=3 if spec.layout == "NCHW" else 2))
+    if view.endswith(MIRRORED):
+        return view_of(view_of(batch, view.removesuffix(MIRRORED), spec), "hflip", spec)
     first = spec.layout == "NCHW"
     rows = batch.transpose(0, 2, 3, 1) if first else batch
     shrunk = np.stack([_zoomed_out(np.ascontiguousarray(row), ZOOMED_OUT[view]) for row in rows])

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from calibrate.__main__ import app
-from calibrate.benchmark import DEFAULT, PUBLISHED, benchmark, find_tree, tables
+from calibrate.benchmark import DEFAULT, PUBLISHED, _chosen, benchmark, find_tree, tables
 from engines import UsageError
 
 CLASSES = np.array(["cat", "dog", "frog"])
@@ -41,6 +41,25 @@ def test_one_class_members_know_nothing_of_the_other_classes() -> None:
     alone = benchmark(x, names, *test).members[DEFAULT]["cat"]
     x[names != "cat"] += 100.0
     assert benchmark(x, names, *test).members[DEFAULT]["cat"] == alone
+
+
+def test_test_pictures_choose_nothing() -> None:
+    x, names = features(40, 1)
+    wide = np.concatenate([x, x[:, ::-1]], axis=1)
+    test, truth = features(30, 2)
+    shuffled = np.random.default_rng(3).permutation(truth)
+    right, wrong = (
+        benchmark(x, names, test, labels, fused=(wide, np.concatenate([test, test[:, ::-1]], axis=1)))
+        for labels in (truth, shuffled)
+    )
+    assert (right.choice, right.member, right.rule) == (wrong.choice, wrong.member, wrong.rule)
+    assert right.as_json()["rule"]
+
+
+def test_penalty_is_chosen_on_training_folds_where_features_are_noise_beside_good_ones() -> None:
+    x, names = features(40, 1)
+    noise = np.random.default_rng(4).standard_normal(x.shape)
+    assert _chosen({"noise": noise, "good": x}, names, 0)[0] == "good"
 
 
 def test_tree_without_matching_classes_is_refused(tmp_path: Path) -> None:

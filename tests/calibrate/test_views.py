@@ -20,11 +20,11 @@ def test_layouts_show_the_same(view: str) -> None:
     assert first.flags.c_contiguous
 
 
-def test_wider_view_holds_the_picture_at_half_its_size_amid_mirror_images() -> None:
+def test_zoomed_out_view_holds_the_picture_at_half_its_size_amid_mirror_images() -> None:
     rows = np.zeros((1, 16, 16, 3), np.float32)
     rows[0, 6:10, 6:10] = 1.0
     spec = InputSpec(layout="NHWC", height=16, width=16)
-    shown = view_of(rows, "wider", spec)[0, :, :, 0]
+    shown = view_of(rows, "zoom_0.5", spec)[0, :, :, 0]
     assert shown[7:9, 7:9].min() == 1.0
     assert shown[4:12, 4:12].sum() == pytest.approx(4.0)
-    assert view_of(rows, "wide", spec)[0, 3:13, 3:13, 0].sum() > 4.0
+    assert view_of(rows, "zoom_0.8", spec)[0, 3:13, 3:13, 0].sum() > 4.0
