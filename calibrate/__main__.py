@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, cast
 
 import typer
 
 from calibrate import (
+    ablation_command,
     benchmark_command,
     cluster_command,
     compare_command,
@@ -32,6 +34,7 @@ from calibrate.recipes import make_recipe
 from calibrate.report import write_report
 from calibrate.score import score_pictures
 from calibrate.study import held_out_study, paths_by_digest
+from calibrate.view_choice import CANDIDATES, CHEAPEST, choose_views
 from edge.gate_file import load_gate, save_gate
 from edge.gate_manifest import GateManifest
 from engines import UsageError, open_engine
@@ -57,7 +60,11 @@ def fit(
         typer.Option(help="folder for report.html, report.json and gate.json: what was fitted and how well"),
     ] = None,
     views: Annotated[
-        str, typer.Option(help="full, or full,hflip averaged: fewer errors, twice the inference")
+        str,
+        typer.Option(
+            help="full; full,hflip averaged, which costs the box twice the inference; auto: flips only where held-out "
+            "pictures prove a gain"
+        ),
     ] = "full",
     components: Annotated[int | None, typer.Option(help="PCA components (seed, or robust with ppca)")] = None,
     covariance: Annotated[
@@ -75,13 +82,17 @@ def fit(
     """Fit a gate on pictures and write it, with what it achieves on pictures it was not fitted on."""
     groups = parse_groups(together or [])
     chosen = make_recipe(recipe, components, covariance, seed)
-    options = FitOptions(parse_views(views), threshold, seed)
+    options = FitOptions(CHEAPEST if views == "auto" else parse_views(views), threshold, seed)
     if not out.parent.is_dir():
         raise UsageError(f"{out.parent}: no such folder for the gate file; make it first")
     with open_engine(model, cast(Device, device), threads=threads) as engine:
         kept = chosen_cache(cache, no_cache, engine)
-        samples = gather(engine, positives, negatives or [], options.views, normalise=chosen.normalise, cache=kept)
-        fitted = fit_gate(merge_families(samples, groups), engine.spec, chosen, options)
+        look = partial(gather, engine, positives, negatives or [], normalise=chosen.normalise, cache=kept)
+        if views == "auto":
+            tried = {shown: merge_families(look(shown), groups) for shown in CANDIDATES}
+            options = replace(options, views=choose_views(tried, chosen, seed))
+        samples = merge_families(look(options.views), groups)
+        fitted = fit_gate(samples, engine.spec, chosen, options)
         save_gate(out, fitted.manifest, fitted.arrays)
         gate = load_gate(out, features=engine.spec)
     stderr.print(figures_table(gate.manifest))
@@ -140,6 +151,7 @@ def _write_manifest(folder: Path, manifest: GateManifest, name: str) -> None:
 for _module in (
     extract_command,
     compare_command,
+    ablation_command,
     report_command,
     benchmark_command,
     cluster_command,
