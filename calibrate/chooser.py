@@ -9,16 +9,21 @@ from typing import Any
 
 from calibrate.curves import Step
 from calibrate.metrics import clopper_pearson
+from calibrate.thresholds import positives_needed, rejected_with_confidence
 
 CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """Where the gate will be used: the share of frames that show the animal, and frames a day."""
+    """Where the gate will be used: the share of frames that show the animal, and frames a day.
+
+    ``estimate`` says how the share was estimated, JSON-able; None where it was stated.
+    """
 
     prior: float = 0.02
     frames: float = 10_000.0
+    estimate: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +59,14 @@ def implied(step: Step, use: Use) -> dict[str, Any]:
 def choose(steps: Sequence[Step], rules: Rules, use: Use) -> dict[str, float | None]:
     """The threshold for each rule, None where no threshold keeps it.
 
-    ``recall``: the highest threshold with that recall. ``precision`` and ``false_a_day``: the lowest that keeps it.
-    ``cost``: the one with the smallest cost of misses and false alarms.
+    ``recall``: the highest threshold with that recall here. ``promise``: the highest that promises it for fresh
+    positives with confidence 0.95, whatever their scores' distribution (an order statistic). ``precision`` and
+    ``false_a_day``: the lowest that keeps it. ``cost``: the one with the smallest cost of misses and false alarms.
     """
-    chosen: dict[str, float | None] = {"recall": _last(steps, lambda step: step.recall >= rules.recall)}
+    chosen: dict[str, float | None] = {
+        "recall": _last(steps, lambda step: step.recall >= rules.recall),
+        "promise": _promised(steps, rules.recall),
+    }
     if steps[0].false_accepts is None:
         return chosen
     chosen["precision"] = _first(steps, lambda step: (implied(step, use)["precision"] or 0.0) >= rules.precision)
@@ -86,6 +95,15 @@ def proof_of_recall(hits: int, n: int, kinds: int) -> str:
     return f"{words}. They lie in one folder, so nothing is known about kinds that it does not hold."
 
 
+def proof_of_promise(n: int, rules: Rules) -> str:
+    """Whether ``n`` held-out positives can promise the recall that is wanted."""
+    may_miss = rejected_with_confidence(n, 1.0 - rules.recall, CONFIDENCE) - 1
+    words = f"Recall {rules.recall:.0%} with confidence {CONFIDENCE:.0%}"
+    if may_miss < 0:
+        return f"{words} cannot be promised from {n} positives: at least {positives_needed(rules.recall)} are needed."
+    return f"{words} is promised by a threshold that misses at most {may_miss} of these {n} positives."
+
+
 def proof_of_refusal(name: str, hits: int, n: int) -> str:
     """What ``hits`` false accepts among ``n`` negatives of ``name`` say, and what none would have said."""
     low, high = clopper_pearson(hits, n)
@@ -103,6 +121,13 @@ def proof_of_precision(n: int, use: Use, rules: Rules) -> str:
         f"Precision {rules.precision:.0%} where {use.prior:.2%} of frames are positive, at recall {rules.recall:.0%}, "
         f"needs at most {most:.3%} false accepts: {needed:,} negatives without one error; {verdict}."
     )
+
+
+def _promised(steps: Sequence[Step], recall: float) -> float | None:
+    """Accepting from the k-th smallest score on misses k - 1 of those here; k from :mod:`calibrate.thresholds`."""
+    n = round(steps[0].true_accepts / steps[0].recall) if steps[0].recall else 0
+    k = rejected_with_confidence(n, 1.0 - recall, CONFIDENCE)
+    return _last(steps, lambda step: step.true_accepts > n - k)
 
 
 def _precision(true: float, false: float) -> float | None:

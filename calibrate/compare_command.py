@@ -9,7 +9,8 @@ from typing import Annotated, cast
 
 import typer
 
-from calibrate.comparison import compare, comparison_table
+from calibrate.comparison import compare
+from calibrate.comparison_tables import ALL_IN_ONE, comparison_tables
 from calibrate.extract import parse_views
 from calibrate.families import merge_families, parse_groups
 from calibrate.gather import gather
@@ -31,7 +32,13 @@ def compare_command(
     together: Together = None,
     views: Annotated[str, typer.Option(help="views to average: full or full,hflip")] = "full",
     seed: Annotated[int, typer.Option(help="of folds and of members that draw at random")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="print a JSON list on stdout")] = False,
+    only: Annotated[
+        list[str] | None, typer.Option(help="a recipe or member to compare, by its name in the table; repeatable")
+    ] = None,
+    all_families: Annotated[
+        bool, typer.Option("--all-families", help="show every family, not the worst alone")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON on stdout")] = False,
     device: DeviceOption = "auto",
     threads: Threads = None,
     cache: Cache = None,
@@ -42,8 +49,10 @@ def compare_command(
     with open_engine(model, cast(Device, device), threads=threads) as engine:
         kept = chosen_cache(cache, no_cache, engine)
         samples = gather(engine, positives, negatives, chosen, normalise=True, cache=kept)
-    rows = compare(merge_families(samples, groups), seed)
+    found = compare(merge_families(samples, groups), seed, only or [])
     if as_json:
-        typer.echo(json.dumps([asdict(row) for row in rows], indent=2))
-    else:
-        stdout.print(comparison_table(rows))
+        typer.echo(json.dumps(asdict(found), indent=2, allow_nan=False))
+        return
+    width = stdout.width if stdout.is_terminal else max(stdout.width, ALL_IN_ONE)
+    for table in comparison_tables(found, width, all_families=all_families):
+        stdout.print(table, width=width)

@@ -1,61 +1,85 @@
-"""Recipes and single members on the same held-out pictures, in one table.
+"""Recipes and single members on the same held-out pictures, with nested folds.
 
-Every score is that of a member that saw neither the picture nor its family; join and calibrator of a picture come from
-the other folds, and a member's own settings (mixtures, covariance) from its training folds alone.
+A picture is judged by a fit that saw neither it nor its folder; join, calibrator, mixtures and covariance of that fit
+come from folds within its training pictures. A folder of negatives that is too large to stay in one fold is held out
+whole in a round of its own, so that every family has figures of fits that never saw any of it.
 """
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from rich.table import Table
-from sklearn.decomposition import PCA
-from sklearn.ensemble import IsolationForest
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
-from sklearn.model_selection import KFold
-from sklearn.neighbors import KernelDensity
-from sklearn.svm import OneClassSVM
 from threadpoolctl import threadpool_limits
 
-from calibrate.calibrators import choose_kind, cross_fit
-from calibrate.curves import average_precision, log_loss, recall_at_fpr
-from calibrate.fit import hold_out
+from calibrate.contenders import Contender, contenders
+from calibrate.fit import MIN_CALIBRATION
 from calibrate.folds import Split, split
-from calibrate.members import fit_ledoit_wolf, fit_logistic, fit_ppca
-from calibrate.metrics import measure
-from calibrate.recipes import Recipe, make_recipe, wants_discriminative
-from calibrate.samples import Float64, Samples
+from calibrate.metrics import (
+    against,
+    difference,
+    measure,
+    negative_sources,
+    probability_difference,
+    rate,
+)
+from calibrate.mixture_choice import Candidate, mixture_candidates
+from calibrate.samples import Booleans, Float64, Samples
 from edge.gate import unit_rows
 from engines import UsageError
 from engines.console import track
 
 log = logging.getLogger(__name__)
 
-NEIGHBOURS = 2
-MIXTURES = (1, 2, 4)
-MIXTURE_COMPONENTS = 40
 FOLDS = 5
-
-Scorer = Callable[[Samples, Float64], Float64]
+THRESHOLD = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A recipe or member, its held-out ``figures`` (JSON-able) and what it chose for itself."""
+    """A recipe or member and its held-out figures, JSON-able.
+
+    ``figures`` are :func:`calibrate.metrics.measure`'s, ``kinds`` the recall of each folder of positives,
+    ``families`` AUROC, FPR95 and false accepts of each folder of negatives held out whole, ``worst_family`` and
+    ``worst_kind`` their worst.
+    """
 
     name: str
     figures: dict[str, Any]
-    note: str = ""
+    kinds: dict[str, Any] = field(default_factory=dict)
+    families: dict[str, Any] = field(default_factory=dict)
+    worst_kind: str = ""
+    worst_family: str = ""
 
 
-def compare(samples: Samples, seed: int = 0) -> list[Row]:
-    """A row for each recipe and member, all on the same folds.
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """All rows on the folds that ``folds`` describes; ``mixtures`` the candidates of the Gaussian mixture on all
+    positives, the chosen one first; ``paired`` the first row less the second, with paired intervals."""
+
+    folds: str
+    rows: list[Row]
+    mixtures: list[Candidate]
+    paired: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdicts:
+    """Scores and probabilities (n,) of every picture, and scores against each family that was held out apart: the
+    score (n,) where the picture is positive or of that family."""
+
+    score: Float64
+    probability: Float64
+    apart: dict[str, tuple[Float64, Float64]]
+
+
+def compare(samples: Samples, seed: int = 0, names: Sequence[str] = ()) -> Comparison:
+    """A row for each recipe and member (or those of ``names``), all on the same folds.
 
     Raises :class:`UsageError` without at least five negatives: nothing could be told apart.
     """
@@ -64,141 +88,93 @@ def compare(samples: Samples, seed: int = 0) -> list[Row]:
             f"a comparison needs at least {2 * FOLDS} positives and {FOLDS} negatives; "
             f"found {samples.positives} and {samples.negatives}"
         )
+    chosen = _chosen(contenders(seed), names)
     raw = samples.with_features(samples.features.astype(np.float64))
     unit = samples.with_features(np.asarray(unit_rows(raw.features), np.float64))
-    folds = split(samples, seed)
-    log.info("held-out scores from %s", folds.description)
+    folds = split(unit, seed)
+    spread = _spread(samples, folds)
+    log.info("held-out scores from %s; each fit is calibrated on folds of its own", folds.description)
     with threadpool_limits(limits=1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        rows = [_recipe_row(make_recipe(name, None, None, seed), raw, unit, folds, seed) for name in ("robust", "seed")]
-        for name, scorer in track(_scorers(seed).items(), "members"):
-            score = _held_out(unit, folds, scorer)
-            rows.append(_row(name, samples, score, folds, seed))
-    return rows
+        verdicts = {
+            c.name: _verdicts(unit if c.normalise else raw, c, folds, spread) for c in track(chosen, "comparison")
+        }
+        mixtures = mixture_candidates(unit, seed) if "Gaussian mixture" in verdicts else []
+    rows = [_row(name, samples, found, seed) for name, found in verdicts.items()]
+    pair = list(verdicts.values())[:2]
+    paired = _paired(samples, pair[0], pair[1], seed) if len(pair) == 2 else {}
+    return Comparison(folds.description, rows, mixtures, paired)
 
 
-def comparison_table(rows: list[Row]) -> Table:
-    """All negatives together, then each source's AUROC and FPR95, then the family that fares worst."""
-    sources = [name for name in rows[0].figures["sources"] if name != "all"]
-    table = Table(title="Held-out figures; 95 % intervals over families in brackets")
-    table.add_column("recipe or member")
-    for column in ("AUROC", "FPR95", "TPR at 1 % FPR", "AP", "Brier", "log-loss", "ECE", "recall"):
-        table.add_column(column, justify="right")
-    for source in sources:
-        table.add_column(f"{source}: AUROC / FPR95 / accepted", justify="right")
-    table.add_column("worst family")
-    for row in rows:
-        table.add_row(row.name, *_cells(row.figures), *(_source(row.figures, s) for s in sources), _worst(row.figures))
-    return table
+def _chosen(known: list[Contender], names: Sequence[str]) -> list[Contender]:
+    by_name = {contender.name: contender for contender in known}
+    for name in names:
+        if name not in by_name:
+            raise UsageError(f"--only {name}: there is no such recipe or member; there are {', '.join(by_name)}")
+    return [by_name[name] for name in dict.fromkeys(names)] or known
 
 
-def _cells(figures: dict[str, Any]) -> list[str]:
-    everything = figures["sources"]["all"]
-    plain = [f"{figures[name]:.3f}" for name in ("tpr_at_fpr_1", "average_precision", "brier", "log_loss")]
-    return [_figure(everything["auroc"]), _figure(everything["fpr95"]), *plain, _figure(figures["ece"]),
-            _figure(figures["recall"])]  # fmt: skip
+def _spread(samples: Samples, folds: Split) -> dict[str, Booleans]:
+    """The rows of each family of negatives that lies in several folds and can be spared in training."""
+    families = {name: ~samples.positive & (samples.family == name) for name in samples.counts(positive=False)}
+    in_several = {name: rows for name, rows in families.items() if len(np.unique(folds.fold[rows])) > 1}
+    enough = MIN_CALIBRATION * folds.count
+    kept = {name: rows for name, rows in in_several.items() if samples.negatives - int(rows.sum()) >= enough}
+    for name in in_several.keys() - kept.keys():
+        log.warning("%s cannot be held out whole: hardly a negative lies outside it; give more families", name)
+    return kept
 
 
-def _figure(figure: dict[str, Any]) -> str:
-    return f"{figure['value']:.3f} [{figure['ci95'][0]:.3f}, {figure['ci95'][1]:.3f}]"
-
-
-def _source(figures: dict[str, Any], name: str) -> str:
-    found = figures["sources"][name]
-    return f"{found['auroc']['value']:.3f} / {found['fpr95']['value']:.3f} / {found['false_accepts']['value']:.3f}"
-
-
-def _worst(figures: dict[str, Any]) -> str:
-    name, rate = max(figures["families"].items(), key=lambda item: item[1]["value"])
-    return f"{name} {rate['hits']}/{rate['n']}"
-
-
-def _recipe_row(recipe: Recipe, raw: Samples, unit: Samples, folds: Split, seed: int) -> Row:
-    samples = unit if recipe.normalise else raw
-    planned = recipe.planned(samples, folds.fold)
-    held_out, _, _ = hold_out(samples, planned, folds, wants_discriminative(recipe, samples))
-    probability = held_out.decisive if held_out.probability is None else held_out.probability
-    return Row(recipe.name, _figures(samples, held_out.score, probability, seed))
-
-
-def _row(name: str, samples: Samples, score: Float64, folds: Split, seed: int) -> Row:
-    kind = choose_kind(score, samples.positive, folds.fold)
-    probability = cross_fit(kind, score, samples.positive, folds.fold)
-    return Row(name, _figures(samples, score, probability, seed), kind)
-
-
-def _figures(samples: Samples, score: Float64, probability: Float64, seed: int) -> dict[str, Any]:
-    positive, negative = score[samples.positive], score[~samples.positive]
-    return {
-        **measure(samples, score, probability >= 0.5, probability, seed),
-        "tpr_at_fpr_1": round(recall_at_fpr(positive, negative), 6),
-        "average_precision": round(average_precision(positive, negative), 6),
-        "log_loss": round(log_loss(probability, samples.positive), 6),
-    }
-
-
-def _held_out(samples: Samples, folds: Split, scorer: Scorer) -> Float64:
-    score = np.empty(len(samples.positive))
+def _verdicts(samples: Samples, contender: Contender, folds: Split, spread: dict[str, Booleans]) -> _Verdicts:
+    score, probability = np.empty(len(samples.positive)), np.empty(len(samples.positive))
+    apart = {} if contender.one_class else {name: (score.copy(), probability.copy()) for name in spread}
     for fold in range(folds.count):
         rows = folds.fold == fold
-        score[rows] = scorer(samples.take(~rows), np.asarray(samples.features[rows], np.float64))
-    return score
+        _judge(samples, contender, ~rows, rows, (score, probability))
+        for name, into in apart.items():
+            _judge(samples, contender, ~rows & ~spread[name], rows & (samples.positive | spread[name]), into)
+    return _Verdicts(score, probability, apart)
 
 
-def _scorers(seed: int) -> dict[str, Scorer]:
-    """Members by name: training samples and test features (n, D), unit rows both, to scores (n,)."""
+def _judge(
+    samples: Samples, contender: Contender, train: Booleans, fresh: Booleans, into: tuple[Float64, Float64]
+) -> None:
+    judged = contender.judge(samples.take(train), np.asarray(samples.features[fresh], np.float64))
+    into[0][fresh] = judged.score
+    into[1][fresh] = np.nan if judged.probability is None else judged.probability
+
+
+def _row(name: str, samples: Samples, found: _Verdicts, seed: int) -> Row:
+    accepted = found.probability >= THRESHOLD
+    figures = measure(samples, found.score, accepted, found.probability, seed)
+    kinds = {kind: rate(accepted[_of(samples, kind, positive=True)]) for kind in samples.counts(positive=True)}
+    families = {
+        family: _family(samples, family, *found.apart.get(family, (found.score, found.probability)), seed)
+        for family in samples.counts(positive=False)
+    }
+    worst_kind = min(kinds, key=lambda kind: (kinds[kind]["value"], -kinds[kind]["n"]))
+    worst = max(families, key=lambda f: (families[f]["fpr95"]["value"], -families[f]["auroc"]["value"]))
+    return Row(name, figures, kinds, families, worst_kind, worst)
+
+
+def _family(samples: Samples, name: str, score: Float64, probability: Float64, seed: int) -> dict[str, Any]:
+    rows = _of(samples, name, positive=False)
+    figures = against(samples, rows, score, seed)
     return {
-        "Ledoit-Wolf": lambda train, x: fit_ledoit_wolf(_own(train)).score(x),
-        "PPCA": lambda train, x: fit_ppca(_own(train), max(1, len(_own(train)) // 5)).score(x),
-        "kNN": lambda train, x: _nearest(_own(train), x),
-        "kNN difference": lambda train, x: _nearest(_own(train), x) - _nearest(_others(train), x),
-        "KDE": _kernel_density,
-        "Gaussian mixture": lambda train, x: _mixture(_own(train), x, seed),
-        "one-class SVM": lambda train, x: np.asarray(OneClassSVM(nu=0.08).fit(_own(train)).score_samples(x)),
-        "isolation forest": lambda train, x: np.asarray(
-            IsolationForest(random_state=seed).fit(_own(train)).score_samples(x)
-        ),
-        "density ratio": lambda train, x: (
-            fit_ledoit_wolf(_own(train)).score(x) - fit_ledoit_wolf(_others(train)).score(x)
-        ),
-        "logistic": lambda train, x: fit_logistic(train.features, train.positive, strength=10.0).score(x),
+        "n": int(rows.sum()),
+        "auroc": figures["auroc"],
+        "fpr95": figures["fpr95"],
+        "false_accepts": rate(probability[rows] >= THRESHOLD),
     }
 
 
-def _own(train: Samples) -> Float64:
-    return np.asarray(train.features[train.positive], np.float64)
+def _of(samples: Samples, family: str, *, positive: bool) -> Booleans:
+    return np.asarray((samples.family == family) & (samples.positive == positive))
 
 
-def _others(train: Samples) -> Float64:
-    return np.asarray(train.features[~train.positive], np.float64)
-
-
-def _nearest(known: Float64, x: Float64) -> Float64:
-    return np.asarray(np.sort(x @ known.T, axis=1)[:, -min(NEIGHBOURS, len(known))])
-
-
-def _kernel_density(train: Samples, x: Float64) -> Float64:
-    own = _own(train)
-    inner = np.sqrt(np.maximum(2.0 - 2.0 * _nearest(own, own), 0.0))  # each one's nearest neighbour but itself
-    width = max(float(np.median(inner)), 1e-3)
-    # Without the normaliser -D log(width), in which folds would differ by more than pictures do.
-    density = np.asarray(KernelDensity(bandwidth=width).fit(own).score_samples(x))
-    return np.asarray(density + x.shape[1] * float(np.log(width)))
-
-
-def _mixture(own: Float64, x: Float64, seed: int) -> Float64:
-    """Mixtures and covariance by the likelihood of left-out training positives; BIC is in the log."""
-    pca = PCA(max(1, min(MIXTURE_COMPONENTS, len(own) // 5)), svd_solver="full").fit(own)
-    known, fresh = pca.transform(own), pca.transform(x)
-    scored = {}
-    for covariance in ("spherical", "diag", "tied"):
-        for k in (k for k in MIXTURES if 10 * k <= len(own)):
-            model = GaussianMixture(k, covariance_type=covariance, random_state=seed, reg_covar=1e-6)
-            parts = KFold(3, shuffle=True, random_state=seed).split(known)
-            likelihood = float(np.mean([model.fit(known[a]).score(known[b]) for a, b in parts]))
-            scored[covariance, k] = likelihood
-    covariance, k = max(scored, key=scored.__getitem__)
-    best = GaussianMixture(k, covariance_type=covariance, random_state=seed, reg_covar=1e-6).fit(known)
-    log.info("Gaussian mixture: %d %s by left-out likelihood %.2f, BIC %.0f", k, covariance, scored[covariance, k],
-             best.bic(known))  # fmt: skip
-    return np.asarray(best.score_samples(fresh)) - scored[covariance, k]  # folds differ in what they call likely
+def _paired(samples: Samples, first: _Verdicts, second: _Verdicts, seed: int) -> dict[str, Any]:
+    """Figures of ``first`` less those of ``second``, in the same draws of folders."""
+    scores = first.score, second.score
+    sources = {name: difference(samples, rows, scores, seed) for name, rows in negative_sources(samples).items()}
+    probabilities = first.probability, second.probability
+    return {"sources": sources, **probability_difference(samples, probabilities, seed)}

@@ -1,24 +1,23 @@
 """How good held-out scores are, with 95 % confidence intervals.
 
-Intervals of AUROC, FPR95 and ECE are percentile bootstraps over whole folders, positives and negatives drawn apart:
-pictures of one folder are alike, and drawing pictures would feign certainty. Rates carry Clopper and Pearson's
-interval, which stays honest at no error seen.
+Intervals are percentile bootstraps over whole folders (:mod:`calibrate.resampling`): pictures of one folder are alike,
+and drawing pictures would feign certainty. Rates carry Clopper and Pearson's interval, which stays honest at no error
+seen; FPR95 and the recall at 1 % FPR carry the wider end of both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.stats import beta, rankdata
 
+from calibrate.resampling import Replicates, judged, ranked
 from calibrate.samples import Booleans, Float64, Samples
 
-BOOTSTRAPS = 500
 ECE_BINS = 10
 Interval = tuple[float, float]
+Figure = dict[str, Any]
 
 
 def auroc(positive: Float64, negative: Float64) -> float:
@@ -57,79 +56,88 @@ def measure(
 ) -> dict[str, Any]:
     """The figures of held-out ``score``, ``accepted`` and ``probability`` (n,), as the manifest stores them.
 
-    ``sources`` holds them for each folder of negatives and for ``all``, ``families`` the false accepts of each.
+    ``sources`` holds AUROC, FPR95, recall at 1 % FPR, average precision and false accepts against each folder of
+    negatives and against ``all``, ``families`` the false accepts of each.
     """
     pos = samples.positive
-    figures: dict[str, Any] = {"recall": _rate(accepted[pos])}
-    if probability is not None:
-        figures["ece"] = _ece_figure(samples, probability, seed)
-        figures["brier"] = round(float(np.square(probability - pos).mean()), 6)
+    figures: dict[str, Any] = {"recall": rate(accepted[pos])}
+    if probability is not None and samples.negatives:
+        figures |= probability_figures(samples, probability, seed)
     if samples.negatives:
-        sources = {str(s): ~pos & (samples.source == s) for s in dict.fromkeys(samples.source[~pos])}
         figures["sources"] = {
-            name: _against(samples, rows, score, accepted, seed) for name, rows in {"all": ~pos, **sources}.items()
+            name: against(samples, rows, score, seed) | {"false_accepts": rate(accepted[rows])}
+            for name, rows in negative_sources(samples).items()
         }
         figures["families"] = {
-            name: _rate(accepted[~pos & (samples.family == name)]) for name in samples.counts(positive=False)
+            name: rate(accepted[~pos & (samples.family == name)]) for name in samples.counts(positive=False)
         }
     return figures
 
 
-def _against(samples: Samples, rows: Booleans, score: Float64, accepted: Booleans, seed: int) -> dict[str, Any]:
+def negative_sources(samples: Samples) -> dict[str, Booleans]:
+    """The rows (n,) of all negatives under ``all``, and those of each of their folders."""
+    rest = ~samples.positive
+    named = {str(s): rest & (samples.source == s) for s in dict.fromkeys(samples.source[rest])}
+    return {"all": rest, **named}
+
+
+def probability_figures(samples: Samples, probability: Float64, seed: int) -> dict[str, Figure]:
+    """``ece`` with its bins, ``brier`` and ``log_loss`` of probabilities (n,) at these pictures' share of positives."""
+    value, drawn = judged(probability, samples.positive, samples.family, seed, ECE_BINS)
+    figures = {name: _figure(float(value[name][0]), percentiles(drawn[name])) for name in value}
+    figures["ece"]["bins"] = ECE_BINS
+    return figures
+
+
+def against(samples: Samples, rows: Booleans, score: Float64, seed: int) -> dict[str, Figure]:
+    """How ``score`` (n,) ranks the positives above the negatives at ``rows``."""
     pos = samples.positive
-    s1, g1 = score[pos], samples.family[pos]
-    s0, g0 = score[rows], samples.family[rows]
-    return {
-        "auroc": _figure(auroc(s1, s0), _bootstrap(auroc, s1, g1, s0, g0, seed)),
-        "fpr95": _figure(fpr_at_recall(s1, s0), _bootstrap(fpr_at_recall, s1, g1, s0, g0, seed)),
-        "false_accepts": _rate(accepted[rows]),
-    }
+    value, drawn = ranked(score[pos], samples.family[pos], score[rows], samples.family[rows], seed)
+    return ranking_figures(value, drawn, int(pos.sum()), int(rows.sum()))
 
 
-def _bootstrap(
-    statistic: Callable[[Float64, Float64], float],
-    s1: Float64,
-    g1: npt.NDArray[np.str_],
-    s0: Float64,
-    g0: npt.NDArray[np.str_],
-    seed: int,
-) -> Interval:
-    rng = np.random.default_rng(seed)
-    positives, negatives = _by_group(s1, g1), _by_group(s0, g0)
-    values = [statistic(_resample(positives, rng), _resample(negatives, rng)) for _ in range(BOOTSTRAPS)]
-    return _percentiles(values)
+def ranking_figures(value: Replicates, drawn: Replicates, n1: int, n0: int) -> dict[str, Figure]:
+    """Values and draws of :func:`calibrate.resampling.ranked` as figures with their intervals."""
+    figures = {name: _figure(float(value[name][0]), percentiles(drawn[name])) for name in value}
+    for name, n in (("fpr95", n0), ("tpr_at_fpr_1", n1)):
+        share = float(value[name][0])
+        figures[name] = _figure(share, _wider(percentiles(drawn[name]), clopper_pearson(round(share * n), n)))
+    return figures
 
 
-def _by_group(values: Float64, groups: npt.NDArray[np.str_]) -> list[Float64]:
-    parts = [values[groups == group] for group in np.unique(groups)]
-    return parts if len(parts) > 1 else [part.reshape(1) for part in values]
+def rate(hits: Booleans) -> Figure:
+    """The share of true ``hits`` (n,) with Clopper and Pearson's interval, the count and n."""
+    count, n = int(hits.sum()), len(hits)
+    return {**_figure(count / n, clopper_pearson(count, n)), "hits": count, "n": n}
 
 
-def _resample(parts: list[Float64], rng: np.random.Generator) -> Float64:
-    return np.concatenate([parts[i] for i in rng.integers(0, len(parts), len(parts))])
-
-
-def _ece_figure(samples: Samples, probability: Float64, seed: int) -> dict[str, Any]:
-    pos = samples.positive
-    rng = np.random.default_rng(seed)
-    p1, p0 = _by_group(probability[pos], samples.family[pos]), _by_group(probability[~pos], samples.family[~pos])
-    values = []
-    for _ in range(BOOTSTRAPS):
-        ones, zeros = _resample(p1, rng), _resample(p0, rng)
-        labels = np.repeat([True, False], [len(ones), len(zeros)])
-        values.append(ece(np.concatenate((ones, zeros)), labels))
-    return {**_figure(ece(probability, pos), _percentiles(values)), "bins": ECE_BINS}
-
-
-def _percentiles(values: list[float]) -> Interval:
+def percentiles(values: Float64) -> Interval:
+    """The middle 95 % of bootstrap ``values``."""
     low, high = np.percentile(values, [2.5, 97.5])
     return float(low), float(high)
 
 
-def _figure(value: float, interval: Interval) -> dict[str, Any]:
+def _wider(a: Interval, b: Interval) -> Interval:
+    return min(a[0], b[0]), max(a[1], b[1])
+
+
+def _figure(value: float, interval: Interval) -> Figure:
     return {"value": round(value, 6), "ci95": [round(end, 6) for end in interval]}
 
 
-def _rate(hits: Booleans) -> dict[str, Any]:
-    count, n = int(hits.sum()), len(hits)
-    return {**_figure(count / n, clopper_pearson(count, n)), "hits": count, "n": n}
+def difference(samples: Samples, rows: Booleans, scores: tuple[Float64, Float64], seed: int) -> dict[str, Figure]:
+    """The figures of the first of ``scores`` (n,) less the second's against the negatives at ``rows``; both meet the
+    same draws of folders, so that an interval without 0 is a difference."""
+    pos = samples.positive
+    found = [ranked(s[pos], samples.family[pos], s[rows], samples.family[rows], seed) for s in scores]
+    return _less(*found)
+
+
+def probability_difference(samples: Samples, probabilities: tuple[Float64, Float64], seed: int) -> dict[str, Figure]:
+    """:func:`difference` for ``ece``, ``brier`` and ``log_loss``."""
+    found = [judged(p, samples.positive, samples.family, seed, ECE_BINS) for p in probabilities]
+    return _less(*found)
+
+
+def _less(a: tuple[Replicates, Replicates], b: tuple[Replicates, Replicates]) -> dict[str, Figure]:
+    return {name: _figure(float(a[0][name][0] - b[0][name][0]), percentiles(a[1][name] - b[1][name])) for name in a[0]}

@@ -71,9 +71,9 @@ class SeedRecipe:
         """An explicit number of components must not exceed what the positives can give."""
         _check_components(self.components, samples)
 
-    def planned(self, samples: Samples, fold: npt.NDArray[np.intp]) -> SeedRecipe:  # noqa: ARG002 - nothing to settle
-        """The recipe itself."""
-        return self
+    def planned(self, samples: Samples, fold: npt.NDArray[np.intp]) -> SeedRecipe:  # noqa: ARG002 - counts all alike
+        """With the components of all samples: likelihoods of other numbers of dimensions cannot be calibrated."""
+        return replace(self, components=self.components or self._default(samples.positives))
 
     def fit(self, samples: Samples, *, discriminative: bool) -> list[FittedMember]:  # noqa: ARG002 - has no such member
         x = samples.features[samples.positive]

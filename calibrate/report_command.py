@@ -8,6 +8,7 @@ from typing import Annotated, cast
 import typer
 
 from calibrate.chooser import Rules, Use
+from calibrate.deployed_prior import use_from_pictures
 from calibrate.feature_cache import FeatureCache
 from calibrate.gather import gather
 from calibrate.options import Cache, DeviceOption, Model, NoCache, Threads, chosen_cache
@@ -37,6 +38,9 @@ def report(
         bool, typer.Option("--fresh", help="these pictures had no part in fitting: show the gate's own scores")
     ] = False,
     prior: Annotated[float, typer.Option(help="share of frames that show the animal, where the gate is used")] = 0.02,
+    prior_from: Annotated[
+        Path | None, typer.Option(help="folder of unlabelled frames as cameras give them: estimates --prior")
+    ] = None,
     frames_a_day: Annotated[float, typer.Option(help="frames a day, where the gate is used")] = 10_000.0,
     recall: Annotated[float, typer.Option(help="recall to choose a threshold for")] = 0.95,
     precision: Annotated[float, typer.Option(help="precision to choose a threshold for, at --prior")] = 0.9,
@@ -52,9 +56,10 @@ def report(
     check_use(use, rules)
     with open_engine(model, cast(Device, device), threads=threads) as engine:
         loaded = load_gate(gate, features=engine.spec)
-        study = study_folders(
-            loaded, engine, positives, negatives or [], chosen_cache(cache, no_cache, engine), fresh=fresh
-        )
+        kept = chosen_cache(cache, no_cache, engine)
+        study = study_folders(loaded, engine, positives, negatives or [], kept, fresh=fresh)
+        if prior_from is not None:
+            use = use_from_pictures(loaded, engine, prior_from, study, use.frames, kept)
     stderr.print(f"{write_report(out, study, use, rules)}", soft_wrap=True)
 
 

@@ -13,14 +13,12 @@ from calibrate.chooser import (
     choose,
     implied,
     proof_of_precision,
+    proof_of_promise,
     proof_of_recall,
     proof_of_refusal,
 )
 from calibrate.curves import (
-    average_precision,
-    log_loss,
     precision_recall,
-    recall_at_fpr,
     reliability,
     roc,
     steps,
@@ -39,7 +37,7 @@ PCA_ROWS = 2000  # more rows would not move a variance that anybody reads
 def findings(study: Study, use: Use, rules: Rules) -> dict[str, Any]:
     """Everything the report says, JSON-able; pictures are named by their files."""
     manifest, samples = study.manifest, study.samples
-    figures = manifest.metrics if study.fold is not None else _fresh_figures(study)
+    figures = manifest.metrics if study.fold is not None and manifest.metrics else _measured(study)
     ladder = steps(study.decisive, samples.positive, study.threshold)
     chosen = choose(ladder, rules, use)
     by_threshold = {step.threshold: step for step in ladder}
@@ -49,12 +47,12 @@ def findings(study: Study, use: Use, rules: Rules) -> dict[str, Any]:
         "manifest": manifest.model_dump(mode="json", exclude={"metrics"}),
         "scores": "held-out" if study.fold is not None else "fresh",
         "threshold": study.threshold,
-        "figures": figures | _further_figures(study),
+        "figures": figures,
         "confusion": _confusion(study),
         "families": families(study),
         "curves": _curves(study, use),
         "explained_variance": explained_variance(study),
-        "use": {"prior": use.prior, "frames_a_day": use.frames},
+        "use": {"prior": use.prior, "frames_a_day": use.frames, "estimate": use.estimate},
         "rules": {name: getattr(rules, name) for name in ("recall", "precision", "false_a_day", "cost_ratio")},
         "steps": [step.json() for step in ladder],
         "chosen": {
@@ -73,7 +71,10 @@ def proof(study: Study, use: Use, rules: Rules) -> list[str]:
     """Sentences on what this many pictures can and cannot prove."""
     positive, accepted = study.samples.positive, study.accepted
     kinds = len(study.samples.counts(positive=True))
-    sentences = [proof_of_recall(int(accepted[positive].sum()), study.samples.positives, kinds)]
+    sentences = [
+        proof_of_recall(int(accepted[positive].sum()), study.samples.positives, kinds),
+        proof_of_promise(study.samples.positives, rules),
+    ]
     negative = study.samples.negatives
     if not negative:
         return [*sentences, "Without negatives nothing can be said about false accepts; give folders of them."]
@@ -153,20 +154,8 @@ def _badness(row: dict[str, Any]) -> tuple[bool, float, str]:
     return not row["positive"], row["share"] if row["positive"] else -row["share"], row["family"]
 
 
-def _fresh_figures(study: Study) -> dict[str, Any]:
+def _measured(study: Study) -> dict[str, Any]:
     return measure(study.samples, study.score, study.accepted, study.probability, study.manifest.training.seed)
-
-
-def _further_figures(study: Study) -> dict[str, Any]:
-    positive = study.samples.positive
-    figures: dict[str, Any] = {}
-    if study.samples.negatives:
-        s1, s0 = study.score[positive], study.score[~positive]
-        figures["average_precision"] = round(average_precision(s1, s0), 6)
-        figures["recall_at_fpr1"] = round(recall_at_fpr(s1, s0), 6)
-    if study.probability is not None:
-        figures["log_loss"] = round(log_loss(study.probability, positive), 6)
-    return figures
 
 
 def _confusion(study: Study) -> dict[str, int]:

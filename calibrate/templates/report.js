@@ -27,8 +27,27 @@ function implied(step, { positives, negatives }) {
   };
 }
 
+// How many of the n positives may be missed for `recall` to hold for fresh ones with confidence 0.95: as many as a
+// binomial of n and 1 - recall exceeds in 95 % of draws; -1 where n cannot promise it.
+function missable(n, recall) {
+  let term = n * Math.log(recall);
+  let below = Math.exp(term);
+  let k = 0;
+  while (k < n && below <= 0.05 + 1e-12) {
+    term += Math.log((n - k) / (k + 1)) + Math.log((1 - recall) / recall);
+    below += Math.exp(term);
+    k += 1;
+  }
+  return k - 1;
+}
+
 const RULES = {
   own: () => steps.findIndex((step) => step.t === data.threshold),
+  promise: (wish) => {
+    const share = wish / 100;
+    const most = share > 0 && share < 1 ? missable(data.positives, share) : -1;
+    return most < 0 ? -1 : steps.findLastIndex((step) => data.positives - step.hits <= most);
+  },
   recall: (wish) => steps.findLastIndex((step) => step.recall >= wish / 100 - 1e-12),
   precision: (wish, now) => steps.findIndex((step) => (implied(step, now).precision ?? 0) >= wish / 100 - 1e-12),
   false_a_day: (wish, now) => steps.findIndex((step) => implied(step, now).wrong <= wish),
@@ -37,7 +56,9 @@ const RULES = {
     return costs.indexOf(Math.min(...costs));
   },
 };
+const PROMISE = "Fresh pictures of kinds such as these keep this recall in 95 of 100 draws of as many pictures.";
 const UNMET = {
+  promise: "So few pictures cannot promise this recall with confidence 95 %.",
   recall: "No threshold on this page recalls so much of these pictures.",
   precision: "No threshold reaches this precision where the animal is so rare; more negatives, or better ones, would have to show it.",
   false_a_day: "No threshold keeps the false alarms so few on these pictures.",
@@ -48,7 +69,7 @@ function put(id, text, ci = "") {
   at(`${id}-ci`).textContent = ci;
 }
 
-function show(said = "") {
+function show(said = "", more = "") {
   const step = steps[Number(at("threshold").value)];
   const now = use();
   const numbers = implied(step, now);
@@ -64,7 +85,7 @@ function show(said = "") {
     put("o-false", count(numbers.wrong), range(numbers.wrongCi, count));
   }
   const alone = step.fpr === null ? "" : ` Of ${count(numbers.accepted)} accepted a day, ${count(numbers.wrong)} would be false.`;
-  at("said").textContent = said || `At ${name} the gate would miss ${count(numbers.missed)} of ${count(now.positives)} a day.${alone}`;
+  at("said").textContent = said || `At ${name} the gate would miss ${count(numbers.missed)} of ${count(now.positives)} a day.${alone}${more}`;
   at("o-shift").textContent = data.calibrated ? shift(step.t, now.prior) : "";
 }
 
@@ -81,7 +102,7 @@ function apply() {
   const wish = at(`w-${rule}`) ? Number(at(`w-${rule}`).value) : 0;
   const index = RULES[rule](wish, use());
   if (index >= 0) at("threshold").value = index;
-  return show(index < 0 ? UNMET[rule] : "");
+  return show(index < 0 ? UNMET[rule] : "", index >= 0 && rule === "promise" ? ` ${PROMISE}` : "");
 }
 
 at("threshold").addEventListener("input", () => {

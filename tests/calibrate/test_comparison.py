@@ -2,30 +2,131 @@
 
 from __future__ import annotations
 
+import io
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pytest
+from rich.console import Console
 
-from calibrate.comparison import compare, comparison_table
+from calibrate.comparison import Comparison, compare
+from calibrate.comparison_tables import comparison_tables
+from calibrate.contenders import Contender, Judged, contenders
 from calibrate.families import merge_families, parse_groups
+from calibrate.metrics import against, auroc, difference
+from calibrate.samples import Float64, Samples
 from engines import UsageError
 from tests.calibrate import clusters
 
 
-def test_every_member_and_recipe_has_a_row_of_figures_with_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("calibrate.metrics.BOOTSTRAPS", 40)
+@pytest.fixture(scope="module")
+def found() -> Comparison:
     samples = clusters.samples(
-        {"macaw": 20, "amazon": 20, "grey": 20}, {"birds/owl": 15, "birds/wren": 15, "ducks": 25}
+        {"macaw": 20, "amazon": 20, "grey": 20}, {"birds/owl": 15, "birds/wren": 15, "birds/tit": 12, "ducks": 25}
     )
-    rows = compare(samples)
-    named = {row.name: row.figures for row in rows}
-    assert {"robust", "seed", "one-class SVM", "isolation forest", "KDE", "kNN", "PPCA", "logistic"} <= set(named)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("calibrate.resampling.DRAWS", 40)
+        return compare(samples, names=["robust", "seed", "kNN difference", "Gaussian mixture"])
+
+
+def test_every_figure_has_its_interval(found: Comparison) -> None:
+    named = {row.name: row.figures for row in found.rows}
     for figures in named.values():
-        low, high = figures["sources"]["all"]["auroc"]["ci95"]
-        assert low <= figures["sources"]["all"]["auroc"]["value"] <= high
-        assert set(figures["families"]) == {"birds/owl", "birds/wren", "ducks"}
-        assert figures["log_loss"] > 0
+        everything = figures["sources"]["all"] | figures
+        for name in ("auroc", "fpr95", "tpr_at_fpr_1", "average_precision", "brier", "log_loss", "ece"):
+            low, high = everything[name]["ci95"]
+            assert low <= everything[name]["value"] <= high or name == "ece"  # the bootstrap of an ECE lies above it
+            assert low < high or everything[name]["value"] in (0.0, 1.0)
     assert named["robust"]["sources"]["all"]["auroc"]["value"] > 0.9
-    assert comparison_table(rows).row_count == len(rows)
+
+
+def test_every_recipe_and_member_tells_far_from_near() -> None:
+    samples = clusters.samples({"macaw": 20, "amazon": 20}, {"birds/owl": 15, "ducks": 15})
+    fresh = clusters.samples({"macaw": 20, "amazon": 20}, {"birds/owl": 15, "ducks": 15}).features[::2]
+    samples = samples.with_features(samples.features.astype(np.float64))
+    known = contenders(0)
+    assert {"robust", "seed", "one-class SVM", "isolation forest", "KDE", "kNN", "PPCA", "Ledoit-Wolf", "logistic",
+            "Gaussian mixture"} <= {contender.name for contender in known}  # fmt: skip
+    for contender in known:
+        judged = contender.judge(samples.take(np.arange(70) % 2 == 1), np.asarray(fresh, np.float64))
+        if contender.name != "seed":  # eighteen mixtures of so few pictures fit nothing else
+            assert auroc(judged.score[:20], judged.score[20:]) > 0.6, contender.name
+        assert judged.probability is not None
+        assert ((judged.probability >= 0.0) & (judged.probability <= 1.0)).all()
+
+
+def test_every_family_has_figures_and_the_worst_is_named(found: Comparison) -> None:
+    for row in found.rows:
+        assert set(row.families) == {"birds/owl", "birds/wren", "birds/tit", "ducks"}
+        assert row.families[row.worst_family]["fpr95"]["value"] == max(
+            family["fpr95"]["value"] for family in row.families.values()
+        )
+        assert row.kinds[row.worst_kind]["value"] == min(kind["value"] for kind in row.kinds.values())
+
+
+def test_comparison_is_json_and_the_same_again(found: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("calibrate.resampling.DRAWS", 40)
+    assert json.loads(json.dumps(asdict(found), allow_nan=False))["mixtures"][0]["bic"] == found.mixtures[0].bic
+    samples = clusters.samples({"macaw": 20, "amazon": 20}, {"birds/owl": 15, "ducks": 25})
+    assert compare(samples, 3, ["robust"]) == compare(samples, 3, ["robust"])
+
+
+def test_mixture_is_the_likeliest_on_left_out_folders_whatever_bic_says(found: Comparison) -> None:
+    left_out = [candidate.left_out for candidate in found.mixtures]
+    assert left_out == sorted(left_out, reverse=True)
+    assert {c.covariance for c in found.mixtures} == {"spherical", "diag", "tied"}
+
+
+@pytest.mark.parametrize("width", [60, 100, 200])
+def test_tables_show_every_figure_whole(found: Comparison, width: int) -> None:
+    console = Console(width=width, record=True, file=io.StringIO())
+    for table in comparison_tables(found, width, all_families=True):
+        console.print(table, width=width)
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= width
+    for row in found.rows:
+        assert row.name in text
+    if width >= 100:
+        assert "…" not in text
+        everything = found.rows[0].figures["sources"]["all"]["fpr95"]
+        assert f"{everything['ci95'][1]:.3f}".removeprefix("0") in text
+
+
+def test_large_family_is_judged_by_fits_that_never_saw_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = clusters.samples({"macaw": 20, "amazon": 20}, {"birds/owl": 15, "birds/wren": 15, "objects": 40})
+    marked = samples.with_features(np.arange(len(samples.positive), dtype=np.float32)[:, None] + 1.0)
+    seen: list[tuple[set[int], set[int]]] = []
+
+    def judge(train: Samples, x: Float64) -> Judged:
+        seen.append((set(train.features[:, 0].astype(int)), set(x[:, 0].astype(int))))
+        return Judged(np.zeros(len(x)), np.zeros(len(x)))
+
+    monkeypatch.setattr("calibrate.comparison.contenders", lambda _: [Contender("spy", judge, normalise=False)])
+    monkeypatch.setattr("calibrate.resampling.DRAWS", 5)
+    compare(marked)
+    objects = set((np.flatnonzero(samples.family == "objects") + 1).tolist())
+    assert all(not train & fresh for train, fresh in seen)
+    apart = [fresh & objects for train, fresh in seen if not train & objects]
+    assert set().union(*apart) == objects
+
+
+def test_paired_difference_is_tighter_than_the_two_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("calibrate.resampling.DRAWS", 200)
+    rng = np.random.default_rng(0)
+    samples = clusters.samples({f"k{i}": 10 for i in range(6)}, {f"birds/b{i}": 10 for i in range(6)})
+    hard = rng.normal(0, 1, 12).repeat(10) + 1.5 * samples.positive
+    scores = hard + rng.normal(0, 0.3, 120), hard + rng.normal(0, 0.3, 120)
+    rows = ~samples.positive
+    low, high = difference(samples, rows, scores, 0)["auroc"]["ci95"]
+    own = against(samples, rows, scores[0], 0)["auroc"]["ci95"]
+    assert high - low < 0.5 * (own[1] - own[0])
+    assert difference(samples, rows, (scores[0], scores[0]), 0)["fpr95"] == {"value": 0.0, "ci95": [0.0, 0.0]}
+
+
+def test_unknown_member_is_refused_with_those_there_are() -> None:
+    with pytest.raises(UsageError, match="--only ocsvm: there is no such recipe or member; there are robust, seed, "):
+        compare(clusters.samples({"macaw": 12}, {"ducks": 5}), names=["ocsvm"])
 
 
 def test_related_kinds_become_one_family() -> None:

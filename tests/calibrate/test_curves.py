@@ -7,7 +7,16 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.metrics import log_loss as sklearn_log_loss
 
-from calibrate.chooser import Rules, Use, choose, implied, negatives_needed, proof_of_precision, proof_of_refusal
+from calibrate.chooser import (
+    Rules,
+    Use,
+    choose,
+    implied,
+    negatives_needed,
+    proof_of_precision,
+    proof_of_promise,
+    proof_of_refusal,
+)
 from calibrate.curves import (
     MAX_POINTS,
     MAX_STEPS,
@@ -20,6 +29,7 @@ from calibrate.curves import (
     steps,
 )
 from calibrate.samples import Float64
+from calibrate.thresholds import rejected_with_confidence, threshold_for_recall
 
 SCORES = st.lists(st.integers(0, 12), min_size=1, max_size=40)
 
@@ -111,6 +121,20 @@ def test_chosen_thresholds_keep_what_was_wanted_and_their_neighbours_do_not() ->
         return float(5.0 * numbers["missed_a_day"] + numbers["false_a_day"])
 
     assert cost(at["cost"]) == min(map(cost, range(len(rungs))))
+
+
+def test_promised_recall_misses_what_the_order_statistic_allows() -> None:
+    rng = np.random.default_rng(0)
+    decisive, positive = rng.random(400), np.arange(400) < 300
+    rungs = steps(decisive, positive, 0.5)
+    chosen = choose(rungs, Rules(recall=0.9), Use())
+    step = next(step for step in rungs if step.threshold == chosen["promise"])
+    missable = rejected_with_confidence(300, 0.1) - 1
+    assert 300 - step.true_accepts <= missable
+    assert step.threshold <= threshold_for_recall(decisive[positive], 0.9)
+    assert choose(rungs[:], Rules(recall=0.995), Use())["promise"] is None
+    assert f"misses at most {missable} of these 300" in proof_of_promise(300, Rules(recall=0.9))
+    assert "at least 598 are needed" in proof_of_promise(300, Rules(recall=0.995))
 
 
 def test_wish_that_no_threshold_keeps_has_none() -> None:

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
+from calibrate.curves import average_precision, log_loss, recall_at_fpr
 from calibrate.metrics import auroc, clopper_pearson, ece, fpr_at_recall, measure
+from calibrate.resampling import Losses, Ranking
 from tests.calibrate import clusters
 
 scores = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=30).map(np.array)
@@ -64,3 +66,29 @@ def test_bootstrap_over_folders_is_wider_where_pictures_of_a_folder_are_alike() 
         low, high = measure(samples, score, samples.positive, None, 0)["sources"]["all"]["auroc"]["ci95"]
         widths.append(high - low)
     assert widths[0] > 1.5 * widths[1]
+
+
+@given(st.data(), scores, scores)
+def test_weighted_figures_are_those_of_the_pictures_repeated(
+    data: st.DataObject, positive: np.ndarray, negative: np.ndarray
+) -> None:
+    w1, w0 = (data.draw(st.lists(st.integers(0, 3), min_size=n, max_size=n).filter(any))
+              for n in (len(positive), len(negative)))  # fmt: skip
+    one, zero = np.repeat(positive, w1), np.repeat(negative, w0)
+    found = Ranking(positive, negative).figures(np.array([w1], float), np.array([w0], float))
+    assert found["auroc"][0] == pytest.approx(auroc(one, zero))
+    assert found["fpr95"][0] == pytest.approx(fpr_at_recall(one, zero))
+    assert found["tpr_at_fpr_1"][0] == pytest.approx(recall_at_fpr(one, zero))
+    assert found["average_precision"][0] == pytest.approx(average_precision(one, zero))
+    probability = np.sort(np.concatenate((positive, negative)) / 10.0 + 0.5)
+    label, weights = np.arange(len(probability)) < len(positive), np.array([*w1, *w0])
+    losses = Losses(probability, label, bins=4).figures(weights[None].astype(float))
+    repeated = np.repeat(probability, weights), np.repeat(label, weights)
+    assert losses["log_loss"][0] == pytest.approx(log_loss(*repeated))
+    assert losses["ece"][0] == pytest.approx(ece(*repeated, bins=4))
+
+
+def test_interval_of_no_false_accept_is_no_point() -> None:
+    samples = clusters.samples({"macaw": 10, "amazon": 10}, {"ducks": 10})
+    score = samples.positive.astype(float)
+    assert measure(samples, score, samples.positive, None, 0)["sources"]["ducks"]["fpr95"]["ci95"][1] > 0.3

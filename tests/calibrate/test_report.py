@@ -8,11 +8,19 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
 from calibrate.__main__ import app
+from calibrate.fit import FitOptions, fit_gate
+from calibrate.priors import estimate_prior
+from calibrate.recipes import RobustRecipe
+from calibrate.report import write_report
+from calibrate.study import fresh_study
+from edge.gate import Gate
 from engines import UsageError
+from tests.calibrate import clusters
 from tests.calibrate.drawn import FIT, draw, place
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -115,8 +123,36 @@ def test_report_without_negatives_says_what_it_cannot_know(here: Path, tmp_path:
     done(run("fit", *alone, "--out", str(tmp_path / "alone.npz"), "--report", str(tmp_path / "out")))
     report = found(tmp_path, "out")
     assert any("Without negatives nothing can be said" in sentence for sentence in report["proof"])
-    assert list(report["chosen"]) == ["recall"]
+    assert set(report["chosen"]) == {"recall", "promise"}
     assert "p-value is at least" in (tmp_path / "out/report.html").read_text(encoding="utf-8")
+
+
+def test_prior_is_estimated_from_unlabelled_frames(here: Path, tmp_path: Path) -> None:
+    draw(tmp_path / "frames", {"red": (40, 60, 200)}, count=3, seed=11)
+    draw(tmp_path / "frames", {"green": (40, 190, 60)}, count=27, seed=12)
+    words = ("--gate", "gate.npz", *FIT, "--prior-from", str(tmp_path / "frames"), "--out", str(tmp_path / "out"))
+    done(run("report", *words))
+    report = found(tmp_path, "out")
+    rows = run("score", "--gate", "gate.npz", "--model", "tiny.onnx", str(tmp_path / "frames")).stdout.splitlines()
+    probability = np.array([float(row.split(",")[2]) for row in rows[1:]])
+    confusion = report["confusion"]
+    fitted = (confusion["true_accepts"] + confusion["missed"]) / sum(confusion.values())
+    assert report["use"]["prior"] == pytest.approx(estimate_prior(probability, fitted), abs=1e-3)
+    assert report["use"]["estimate"]["pictures"] == len(probability) == 30
+    assert "from 30 pictures as cameras gave them" in (tmp_path / "out/report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("others", [clusters.OTHERS, {}])
+def test_gate_without_figures_of_its_own_is_reported(tmp_path: Path, others: dict[str, int]) -> None:
+    fitted = fit_gate(
+        clusters.samples(clusters.PARROTS, clusters.OTHERS), clusters.model(), RobustRecipe(), FitOptions()
+    )
+    bare = Gate(fitted.manifest.model_copy(update={"metrics": {}}), fitted.arrays)
+    fresh = clusters.samples(clusters.PARROTS, others, seed=4)
+    study = fresh_study(bare, fresh, {digest: [tmp_path / "gone.png"] for digest in fresh.digests})
+    write_report(tmp_path, study)
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert ("sources" in report["figures"]) == ("brier" in report["figures"]) == bool(others)
 
 
 @pytest.mark.parametrize(
