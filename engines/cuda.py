@@ -13,12 +13,15 @@ from contextlib import contextmanager
 from functools import cache
 from math import prod
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from engines.errors import DeviceLostError, EngineRunError, ModelError
+
+if TYPE_CHECKING:
+    import pycuda.driver as driver
 
 # After these every further call of the process fails alike (CUDA's driver API, CUresult: "the process must be
 # terminated and relaunched"); pycuda's exceptions carry only the text, as ``cuGetErrorString`` gives it.
@@ -51,7 +54,7 @@ class Gpu:
         try:
             driver.init()
             device = driver.Device(0)
-            self._context = _primary_context(driver)
+            self._context = _primary_context()
             self.name = str(device.name())
             self.compute_capability = "{}.{}".format(*device.compute_capability())
             self.integrated = bool(device.get_attribute(driver.device_attribute.INTEGRATED))
@@ -139,11 +142,13 @@ class Buffer:
     both name the same bytes and copying would be waste.
     """
 
+    _pinned: driver.PagelockedHostAllocation
+
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], *, shared: bool) -> None:
         driver = _pycuda()
         flags = driver.host_alloc_flags.DEVICEMAP if shared else 0
         self.host: npt.NDArray[Any] = driver.pagelocked_empty(shape, dtype, mem_flags=flags)
-        self._pinned: Any = self.host.base
+        self._pinned = self.host.base
         self._memory = None if shared else Memory(prod(shape) * dtype.itemsize)
         self.address = int(self._pinned.get_device_pointer()) if self._memory is None else self._memory.address
 
@@ -217,7 +222,8 @@ def _pycuda() -> Any:
 
 
 @cache
-def _primary_context(driver: Any) -> Any:
-    context = driver.Device(0).retain_primary_context()
+def _primary_context() -> driver.Context:
+    device: driver.Device = _pycuda().Device(0)
+    context: driver.Context = device.retain_primary_context()
     atexit.register(context.detach)  # while the driver still answers
     return context

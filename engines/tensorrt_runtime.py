@@ -191,7 +191,8 @@ class _Network:
     def _check_tensors(self, path: Path) -> None:
         import tensorrt as trt
 
-        engine, spec = self.engine, self.spec
+        spec = self.spec
+        engine: trt.ICudaEngine = self.engine
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
         outputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT]
@@ -316,7 +317,8 @@ class _Context:
             self._enqueue()
 
     def _prepare(self, rows: int) -> None:
-        lane, network, context = self._lane, self._lane.network, self._context
+        lane, network = self._lane, self._lane.network
+        context: trt.IExecutionContext | None = self._context
         assert context is not None  # noqa: S101 - freed contexts are not run
         profile = network.profile_of(rows)
         self._must(context.set_optimization_profile_async(profile, lane.stream.handle), "profile", rows)
@@ -340,7 +342,8 @@ class _Context:
             self._lane.graphs.turn_off(error)
 
     def _enqueue(self) -> None:
-        lane, context = self._lane, self._context
+        lane = self._lane
+        context: trt.IExecutionContext | None = self._context
         assert context is not None  # noqa: S101 - freed contexts are not run
         lane.input.upload(self._rows, lane.stream)
         self._must(context.execute_async_v3(lane.stream.handle), "inference", self._rows)

@@ -39,6 +39,10 @@ PLANTED = [
     ("tensorrt", "tensorrt_build.py", "ignore_mismatch=", "ignore_mismatches=", "ignore_mismatches"),
     ("tensorrt", "tensorrt_build.py", 'if has("BuilderFlag.FP16"):', "if section:", "BuilderFlag.FP16: no such member"),
     ("tensorrt", "tensorrt_build.py", "config.progress_monitor = ", "config.progress = ", "cannot be assigned"),
+    ("tensorrt", "tensorrt_runtime.py", ".execute_async_v3(", ".execute_async_v4(", "no such method"),
+    ("tensorrt", "tensorrt_runtime.py", ".device_memory_size_v2", ".device_memory_size", "no such member in 11.4"),
+    ("pycuda", "cuda.py", ".retain_primary_context(", ".make_primary_context(", "no such method"),
+    ("pycuda", "cuda.py", "mem_flags=flags", "flags=flags", "does not take"),
 ]
 
 

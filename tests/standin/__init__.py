@@ -18,7 +18,7 @@ SITE = Path(__file__).resolve().parent
 ROOT = SITE.parent.parent
 MODULES = ("tensorrt", "pycuda", "cuda", "standin_device", "standin_libcuda")
 # What our modules remember of the library they met first.
-CACHES = {"engines.cuda_graph": ["_calls"], "engines.tensorrt_api": ["logger"]}
+CACHES = {"engines.cuda": ["_primary_context"], "engines.cuda_graph": ["_calls"], "engines.tensorrt_api": ["logger"]}
 
 
 def environment(**settings: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from importlib import import_module
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.engines import networks
+from tests.engines.conformance.golden import load
 
 pytestmark = pytest.mark.usefixtures("standin")
 
@@ -196,3 +198,30 @@ def test_first_run_cannot_be_captured_and_waiting_breaks_a_capture(bench: Bench)
 def test_plan_of_another_machine_is_refused(bench: Bench, header: dict[str, Any], words: str) -> None:
     assert bench.load(**header) is None
     assert words in bench.said[-1]
+
+
+def _methods(module: Any) -> list[tuple[str, str, list[str]]]:
+    """(class, method, names of its parameters) of everything public that a stand-in module defines."""
+    found = []
+    for name, kind in vars(module).items():
+        if inspect.isclass(kind) and not name.startswith("_") and kind.__module__ == module.__name__:
+            for method, function in vars(kind).items():
+                inner = getattr(function, "__func__", function)
+                if inspect.isfunction(inner) and not method.startswith("_"):
+                    names = list(inspect.signature(inner).parameters)
+                    found.append((name, method, names[names[:1] == ["self"] :]))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("library", "module", "least"), [("tensorrt", "tensorrt._runtime", 17), ("pycuda", "pycuda.driver", 15)]
+)
+def test_stand_in_has_the_methods_and_parameters_of_the_real_bindings(library: str, module: str, least: int) -> None:
+    methods = _methods(import_module(module))
+    assert len(methods) >= least
+    for api in load(library).values():
+        for owner, method, names in methods:
+            overloads = [list(overload.names) for overload in api.signatures(owner, method)]
+            # Boost and pybind11 number the parameters that have no name.
+            unnamed = [["arg"] * len(overload) for overload in overloads if all(n.startswith("arg") for n in overload)]
+            assert names in overloads or ["arg"] * len(names) in unnamed, (api.version, owner, method, names, overloads)
