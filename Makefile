@@ -1,5 +1,6 @@
 # Every target sets up what it needs in .venv; `make` alone lists them.
 PYTHON ?= python3
+BASE_IMAGE ?=
 FOR ?= 60
 ARGS ?=
 UV ?= uv
@@ -27,7 +28,7 @@ define install
 	echo "    done in $$((SECONDS - start)) s"
 endef
 
-.PHONY: help demo test check bench soak browser clean constraints python mosquitto
+.PHONY: help demo test check bench soak browser image-test clean constraints python mosquitto
 
 help:
 	@echo 'make demo       simulated cameras, worker and status page for $(FOR) s (make demo FOR=0: until Ctrl-C)'
@@ -36,6 +37,7 @@ help:
 	@echo 'make bench      how fast engines and gate are here (CONFIG=edge.yaml: the whole worker too)'
 	@echo 'make soak       the tests that take minutes'
 	@echo 'make browser    the status page in headless Chromium'
+	@echo 'make image-test  build the CPU image with buildah and let it judge a photo (root; says what it needs)'
 	@echo 'make clean      remove what these targets made'
 	@echo 'make constraints  pin the newest versions for Python 3.10 to 3.14 (needs uv)'
 
@@ -61,6 +63,10 @@ soak: $(DEV) mosquitto
 
 browser: $(DEV)
 	$(BIN)/python -m pytest -m browser $(ARGS)
+
+# BASE_IMAGE names a base image that can be had; without it debootstrap makes one.
+image-test: $(DEV)
+	@BASE_IMAGE='$(BASE_IMAGE)' $(BIN)/python -m tests.deploy.image
 
 clean:
 	rm -rf $(VENV) build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

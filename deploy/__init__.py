@@ -1,1 +1,1 @@
-"""The fleet: images, signed bundles, roll-out and roll-back. Nothing is built here yet."""
+"""The fleet: today images and compose for one box; signed bundles, roll-out and roll-back are still to come."""

@@ -13,6 +13,7 @@ from engines.bench import bench, bench_report, bench_table
 from engines.console import run_app, stdout
 from engines.errors import UsageError
 from engines.info import describe, info_table
+from engines.pull import pull
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look into a model and measure it.")
 
@@ -48,6 +49,9 @@ def bench_command(
         typer.echo(json.dumps(report, indent=2))
     else:
         stdout.print(bench_table(report))
+
+
+app.command()(pull)
 
 
 def _sizes(text: str) -> list[int]:

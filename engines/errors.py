@@ -5,6 +5,7 @@
     ├── ModelError        exit 78   a model file, its manifest or its labels cannot be used
     ├── UsageError        exit 2    the command's words cannot be carried out
     ├── BuildStoppedError exit 1    a build was stopped before its end
+    ├── FetchError        exit 75   a file could not be had from the network
     ├── EngineInputError            a batch does not have the shape or dtype of the manifest
     └── EngineRunError    exit 75   inference failed at run time
         └── DeviceLostError         the device is gone for good; only a new process helps
@@ -45,6 +46,12 @@ class UsageError(ParrotgateError):
 
 class BuildStoppedError(ParrotgateError):
     """A build was stopped before its end, and has left nothing behind."""
+
+
+class FetchError(ParrotgateError):
+    """A file could not be had from any of its addresses, or not be written."""
+
+    exit_code = EXIT_TRANSIENT
 
 
 class EngineInputError(ParrotgateError):

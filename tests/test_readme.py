@@ -35,7 +35,7 @@ def commands() -> list[str]:
 
 
 def made_targets() -> set[str]:
-    return set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
 
 
 def find_command(words: list[str]) -> tuple[Any, list[str]]:
