@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from calibrate.fit import PROBABILITY_THRESHOLD, hold_out
 from calibrate.folds import Split, split
-from calibrate.metrics import BOOTSTRAPS, measure
+from calibrate.metrics import measure
 from calibrate.recipes import Recipe, RobustRecipe, SeedRecipe
 from calibrate.samples import Float64, Samples, Strings
 from edge.gate import unit_rows
@@ -26,6 +26,7 @@ from engines import UsageError
 from engines.console import track
 
 REFERENCE = "robust (default)"
+BOOTSTRAPS = 500
 MIN_EACH = 20  # positives and negatives below which a row would say nothing
 
 
