@@ -172,7 +172,7 @@ def make_site(folder: Path) -> Path:
     stdout.print("==> calibrate fit")
     pictures = SHARED / "images"
     negatives = [word for name in ("other_birds", "objects") for word in ("--negatives", pictures / name)]
-    fit = ["-m", "calibrate.command", "fit", "--model", site / "mobilenet_v2_features.onnx"]
+    fit = ["-m", "calibrate", "fit", "--model", site / "mobilenet_v2_features.onnx"]
     run(
         sys.executable,
         *fit,
