@@ -5,6 +5,12 @@
 This package knows nothing of brokers, gates or animals. Backends are imported when a model file asks for them.
 """
 
+import os
+
+# ONNX Runtime from 1.29 on reports sessions, model names and hashes to its maker unless it is told not to before it is
+# imported. A box beside someone's cameras tells nobody anything.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 # ``image`` comes first: it sets OpenCV's limits before anything imports OpenCV.
 from engines.image import DecodedImage, ImageLimits, decode_image  # isort: skip
 from engines.base import Engine, Pending, open_engine

@@ -166,3 +166,16 @@ def test_cuda_without_its_provider_says_what_to_install(tmp_path: Path) -> None:
 def test_importing_engines_loads_no_backend() -> None:
     code = "import engines, sys; sys.exit('onnxruntime' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env={**os.environ}, check=False).returncode == 0
+
+
+def test_onnx_runtime_is_told_to_report_nothing_to_its_maker(tmp_path: Path) -> None:
+    # Where it reports, it first keeps an identifier below the home folder, and complains when that cannot be written.
+    path = networks.save(tmp_path, networks.graph())
+    code = f"import engines, os; engines.open_engine({str(path)!r}).close(); print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    environ = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    nowhere = {"HOME": "/dev/null", "XDG_CACHE_HOME": "/dev/null", "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environ | nowhere, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "1\n"
+    assert "telemetry" not in done.stderr
