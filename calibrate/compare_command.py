@@ -56,3 +56,4 @@ def compare_command(
     width = stdout.width if stdout.is_terminal else max(stdout.width, ALL_IN_ONE)
     for table in comparison_tables(found, width, all_families=all_families):
         stdout.print(table, width=width)
+        stdout.print()

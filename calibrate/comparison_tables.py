@@ -11,7 +11,7 @@ from rich.table import Table
 
 from calibrate.comparison import Comparison, Row
 
-CELL = 13  # columns of text for a member in the table of families
+CELL = 9  # columns of text of a member's cell in the table of families, its heading apart
 ALL_IN_ONE = 100  # columns from which on the figures over all negatives stand in one table
 SHOWN_FAMILIES = 12
 
@@ -82,18 +82,30 @@ def family_tables(rows: Sequence[Row], width: int, most: int | None) -> list[Tab
     """Families held out whole by member, AUROC and FPR95, those that fare worst in the first row on top."""
     first = rows[0].families
     names = sorted(first, key=lambda name: (-first[name]["fpr95"]["value"], first[name]["auroc"]["value"], name))[:most]
-    columns = max(1, (width - max(map(len, names)) - 8) // CELL)
     hidden = len(first) - len(names)
     more = f"{hidden} more with --all-families; intervals with --json" if hidden else "intervals with --json"
     tables = []
-    for start in range(0, len(rows), columns):
-        shown = rows[start : start + columns]
+    for shown in _side_by_side(rows, width - max(map(len, names)) - 8):
         table = _table("Each family of negatives, held out whole: AUROC and FPR95", more)
         _columns(table, "family", "n", *(row.name.replace(" ", "\n", 1) for row in shown))
         for name in names:
             table.add_row(name, str(first[name]["n"]), *(_pair(row.families[name]) for row in shown))
         tables.append(table)
     return tables
+
+
+def _side_by_side(rows: Sequence[Row], width: int) -> list[list[Row]]:
+    """Rows as columns, as many in each table as ``width`` holds."""
+    parts: list[list[Row]] = [[]]
+    left = width
+    for row in rows:
+        needed = max(CELL, *map(len, row.name.split())) + 1
+        if parts[-1] and needed > left:
+            parts.append([])
+            left = width
+        parts[-1].append(row)
+        left -= needed
+    return parts
 
 
 def worst_table(rows: Sequence[Row]) -> Table:
@@ -105,8 +117,8 @@ def worst_table(rows: Sequence[Row]) -> Table:
     for row in rows:
         family, kind = row.families[row.worst_family], row.kinds[row.worst_kind]
         rates = _short(family["auroc"]["value"]), _short(family["fpr95"]["value"])
-        taken = row.worst_family.rpartition("/")[2], str(family["n"]), *rates
-        table.add_row(row.name, *taken, row.worst_kind.rpartition("/")[2], str(kind["n"]), _short(kind["value"]))
+        taken = _leaf(row.worst_family), str(family["n"]), *rates
+        table.add_row(row.name, *taken, _leaf(row.worst_kind), str(kind["n"]), _short(kind["value"]))
     return table
 
 
@@ -147,6 +159,12 @@ def _columns(table: Table, first: str, *others: str) -> None:
 def _cell(figure: dict[str, Any], sign: str = "") -> str:
     low, high = figure["ci95"]
     return f"{_short(figure['value'], sign)} [dim]{_short(low, sign)}–{_short(high, sign)}[/]"
+
+
+def _leaf(family: str) -> str:
+    """The folder's own name; of kinds held out together the first, and how many more."""
+    first, *more = family.rpartition("/")[2].split("+")
+    return f"{first} and {len(more)} more" if more else first
 
 
 def _pair(figures: dict[str, Any]) -> str:

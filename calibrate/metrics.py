@@ -82,7 +82,10 @@ def negative_sources(samples: Samples) -> dict[str, Booleans]:
 
 
 def probability_figures(samples: Samples, probability: Float64, seed: int) -> dict[str, Figure]:
-    """``ece`` with its bins, ``brier`` and ``log_loss`` of probabilities (n,) at these pictures' share of positives."""
+    """``ece`` with its bins, ``brier`` and ``log_loss`` of probabilities (n,) at these pictures' share of positives.
+
+    Draws of few pictures are calibrated worse than their source, so the interval of ``ece`` may lie above its value.
+    """
     value, drawn = judged(probability, samples.positive, samples.family, seed, ECE_BINS)
     figures = {name: _figure(float(value[name][0]), percentiles(drawn[name])) for name in value}
     figures["ece"]["bins"] = ECE_BINS
