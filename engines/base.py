@@ -193,7 +193,7 @@ def _open(
 ) -> Engine:
     backend = _backend(path)
     spec = load_spec(path, manifest_sha256=manifest_sha256)
-    model = _read_verified(path, spec, pin)
+    model = read_verified(path, spec, pin)
     engine: Engine = backend(model, spec, device, threads)
     return engine
 
@@ -228,7 +228,8 @@ def _backend(path: Path) -> Any:
     return partial(backend, path=path) if path.suffix == ".plan" else backend
 
 
-def _read_verified(path: Path, spec: ModelSpec, pin: str | None) -> bytes:
+def read_verified(path: Path, spec: ModelSpec, pin: str | None = None) -> bytes:
+    """The bytes of the model file; ``ModelError`` unless they have the manifest's hash, and ``pin``'s if given."""
     try:
         model = path.read_bytes()
     except OSError as error:

@@ -29,10 +29,12 @@ _EXTRAS = {
     "jinja2": "calibrate",
     "joblib": "calibrate",
     "matplotlib": "calibrate",
-    "onnx": "train",
+    "onnx": "convert",
     "scipy": "calibrate",
     "sklearn": "calibrate",
-    "torch": "train",
+    "timm": "export",
+    "torch": "export",
+    "torchvision": "export",
 }
 
 stderr = Console(stderr=True, highlight=False)
