@@ -19,7 +19,6 @@ from calibrate import (
     compare_command,
     convert_command,
     extract_command,
-    parity_command,
     report_command,
     review_command,
     species_command,
@@ -159,7 +158,6 @@ for _module in (
     species_command,
     review_command,
     convert_command,
-    parity_command,
 ):
     _module.register(app)
 

@@ -18,7 +18,6 @@ from edge.gate import Gate
 from edge.gate_file import load_gate
 from edge.isolated import IsolatedOpener
 from edge.link_handler import LinkSettings
-from edge.parity import check_parity
 from edge.picture import PictureOpener
 from edge.poison import PoisonJournal
 from engines import Engine, ImageLimits, InputSpec, ModelError, open_engine
@@ -79,7 +78,6 @@ def load_parts(config: Config) -> Parts:
     _refuse_what_is_not_built(config)
     features = _open_features(config)
     gate = load_gate(config.gate.file, sha256=config.gate.sha256, features=features.spec)
-    check_parity(config.features.model, features.spec, gate)
     species = _open_species(config)
     cascade = Cascade(
         features,

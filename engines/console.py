@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
@@ -14,12 +13,14 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    TaskProgressColumn,
     TextColumn,
+    TimeElapsedColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
 
-from engines.errors import EXIT_CONFIG, EXIT_FAILED, DeviceLostError, ParrotgateError
+from engines.errors import EXIT_CONFIG, EXIT_FAILED, ParrotgateError
 
 T = TypeVar("T")
 
@@ -29,12 +30,10 @@ _EXTRAS = {
     "jinja2": "calibrate",
     "joblib": "calibrate",
     "matplotlib": "calibrate",
-    "onnx": "convert",
+    "onnx": "train",
     "scipy": "calibrate",
     "sklearn": "calibrate",
-    "timm": "export",
-    "torch": "export",
-    "torchvision": "export",
+    "torch": "train",
 }
 
 stderr = Console(stderr=True, highlight=False)
@@ -45,10 +44,6 @@ def run_app(app: Callable[..., object], name: str) -> None:
     """Run ``app`` and end the process: our errors become one line on stderr and their own exit code."""
     try:
         app(prog_name=name)
-    except DeviceLostError as error:
-        print(f"{name}: {error}", file=sys.stderr, flush=True)  # noqa: T201 - as below
-        sys.stdout.flush()
-        os._exit(error.exit_code)  # at once: the libraries' clean-up may hang or crash on a lost device
     except ParrotgateError as error:
         _end(name, str(error), error.exit_code)
     except ModuleNotFoundError as error:
@@ -82,3 +77,23 @@ def track_bytes(what: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
         task = progress.add_task(what, total=total)
         yield lambda there: progress.update(task, completed=there)
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[float, str], bool]]:
+    """A bar on stderr that is told the share done (0 to 1) and what is done now; silent when stderr is no terminal."""
+    columns = (
+        TextColumn(what),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
+        task = progress.add_task("", total=1.0)
+
+        def show(fraction: float, phase: str) -> bool:
+            progress.update(task, completed=fraction, description=phase[:60])
+            return True
+
+        yield show

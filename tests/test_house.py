@@ -34,24 +34,16 @@ OWNERS = {
     "uvicorn": ["edge/web.py"],
     "yaml": ["edge/config_file.py"],
     "onnx": ["calibrate/*.py", "engines/onnx_*.py"],
-    "timm": ["engines/torch_export.py"],
-    "torch": ["calibrate/*.py", "engines/torch_export.py"],
-    "torchvision": ["engines/torch_export.py"],
-    **{name: ["calibrate/*.py"] for name in ("joblib", "jinja2", "matplotlib", "scipy", "sklearn")},
+    **{name: ["calibrate/*.py"] for name in ("joblib", "jinja2", "matplotlib", "scipy", "sklearn", "torch")},
 }
 THREADS = ["_thread", "concurrent", "multiprocessing", "queue", "signal", "threading"]
 THREAD_FILES = ["edge/worker.py", "edge/pool.py"]
+SIGNAL_FILES = ["engines/build_command.py"]  # no KeyboardInterrupt may pass through TensorRT's own frames
 LOCKS = {"threading.Lock", "threading.RLock"}  # a lock starts nothing
 UNPICKLERS = ["pickle", "shelve", "dill", "cloudpickle", "joblib", "marshal"]
 PURE = ["edge/cascade.py", "edge/gate*.py", "edge/records.py", "edge/delivery.py"]
 IMPURE = ["paho", "time", "asyncio", "socket", "subprocess", *THREADS]
-# Files of the box's rooms that rewrite models on a workstation: commands import them when they are called.
-WORKBENCH = [
-    *(f"engines/onnx_{name}.py" for name in ("fold", "fuse", "graph", "layers", "quantize", "tap")),
-    "engines/quantize.py",
-    "engines/torch_export.py",
-]
-WORKSTATION = ["sklearn", "scipy", "torch", "matplotlib", "joblib", "jinja2", "onnx", "pandas", "timm", "torchvision"]
+WORKSTATION = ["sklearn", "scipy", "torch", "matplotlib", "joblib", "jinja2", "onnx", "pandas"]
 
 
 @cache
@@ -96,7 +88,8 @@ def test_outside_library_is_imported_by_its_owner_alone(library: str) -> None:
 
 
 def test_threads_processes_queues_and_signals_live_in_worker_and_pool() -> None:
-    found = [offence for library in THREADS for offence in offenders(library, THREAD_FILES)]
+    homes = {library: THREAD_FILES + SIGNAL_FILES * (library == "signal") for library in THREADS}
+    found = [offence for library, files in homes.items() for offence in offenders(library, files)]
     assert not [offence for offence in found if offence.split()[-1] not in LOCKS]
 
 
@@ -153,7 +146,6 @@ def loaded_after(statements: str) -> set[str]:
 
 def test_importing_all_of_the_box_loads_no_workstation_library() -> None:
     boxes = [path for path in sources() if path.split("/")[0] in ("edge", "engines") and "/demo/" not in path]
-    boxes = [path for path in boxes if path not in WORKBENCH]
     modules = sorted(path.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for path in boxes)
     loaded = loaded_after("".join(f"import {name}\n" for name in modules if not name.endswith("__main__")))
     assert {"edge", "engines", "paho", "numpy"} <= loaded

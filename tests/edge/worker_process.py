@@ -54,19 +54,18 @@ def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
 
 
 class WorkerProcess:
-    """``edge run`` as a child, with its log in a file; ``environment`` is added to ours at every start."""
+    """``edge run`` as a child, with its log in a file."""
 
-    def __init__(self, folder: Path, config: dict[str, Any], environment: dict[str, str] | None = None) -> None:
+    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
         self.folder = folder
         self.config = folder / "edge.yaml"
         self.log = folder / "worker.log"
         self.config.write_text(yaml.safe_dump(config))
-        self.environment = environment or {}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> WorkerProcess:
         """Start it; does not wait."""
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), **self.environment}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "edge", "run", "--config", str(self.config)],

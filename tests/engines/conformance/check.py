@@ -77,7 +77,8 @@ def verdict(use: Use, api: Api) -> str:
         return FINE if fits else f"overridden with {use.positional} parameters"
     if "**" in use.keywords:
         return "keywords that cannot be followed"
-    if any(overload.takes(use.positional, use.keywords) for overload in overloads):
+    given = [use.positional, use.positional - 1] if use.kind == "static" else [use.positional]
+    if any(overload.takes(count, use.keywords) for overload in overloads for count in given if count >= 0):
         return FINE
     return f"does not take {use.positional} arguments and {sorted(use.keywords) or 'no'} keywords"
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-Kind = Literal["call", "read", "write", "override"]
+Kind = Literal["call", "static", "read", "write", "override"]
 Guard = tuple[str, bool]
 MODULE = "<module>"
 CLASS = "<class> "
@@ -180,6 +180,12 @@ class _Walk:
     def assignment(
         self, node: ast.Assign | ast.AnnAssign | ast.AugAssign, names: dict[str, str], guards: tuple[Guard, ...]
     ) -> None:
+        pairs = _pairs(node)
+        if pairs:
+            kinds = [self.expression(value, names, guards) for _, value in pairs]
+            for (target, _), kind in zip(pairs, kinds, strict=True):
+                self.bind(target, kind, names)
+            return
         kind = self.expression(node.value, names, guards) if node.value is not None else None
         if isinstance(node, ast.AnnAssign):
             kind = _annotated(node.annotation) or kind
@@ -240,14 +246,15 @@ class _Walk:
             owner = self.owner(target.value, names, guards)
             if owner == MODULE:
                 return self.construct(node, target.attr, counts, guards)
-            if owner and not owner.startswith(CLASS):
-                self.use(node, owner, target.attr, "call", guards, *counts)
-                return self.library.returns(owner, target.attr)
+            if owner:
+                kind: Kind = "static" if owner.startswith(CLASS) else "call"
+                self.use(node, owner.removeprefix(CLASS), target.attr, kind, guards, *counts)
+                return self.library.returns(owner.removeprefix(CLASS), target.attr)
             if owner is None and isinstance(target.value, ast.Name) and target.value.id == "self":
                 return self.functions.get(target.attr)
-        kind = self.expression(target, names, guards)
-        if kind and kind.startswith(CLASS):
-            return self.construct(node, kind.removeprefix(CLASS), counts, guards)
+        made = self.expression(target, names, guards)
+        if made and made.startswith(CLASS):
+            return self.construct(node, made.removeprefix(CLASS), counts, guards)
         return None
 
     def ours(self, function: str, node: ast.Call, names: dict[str, str]) -> str | None:
@@ -301,6 +308,16 @@ class _Walk:
     ) -> None:
         where = f"{self.file}:{getattr(node, 'lineno', 0)}"
         self.found.uses.append(Use(where, owner, member, kind, positional, keywords, guards))
+
+
+def _pairs(node: ast.Assign | ast.AnnAssign | ast.AugAssign) -> list[tuple[ast.expr, ast.expr]]:
+    """``a, b = x, y`` as (a, x), (b, y); empty for other assignments."""
+    if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Tuple):
+        return []
+    target = node.targets[0]
+    if not isinstance(target, ast.Tuple) or len(target.elts) != len(node.value.elts):
+        return []
+    return list(zip(target.elts, node.value.elts, strict=True))
 
 
 def _operands(node: ast.expr) -> list[ast.expr]:

@@ -151,7 +151,8 @@ class EngineInspector:
 
     def get_engine_information(self, format: LayerInformationFormat) -> str:  # noqa: A002 - the bindings' name
         assert isinstance(format, LayerInformationFormat)
-        return json.dumps({"Layers": ["onnxruntime"], "Bindings": [*self._engine._inputs, *self._engine._outputs]})
+        layers = self._engine._header.get("layers", ["onnxruntime"])
+        return json.dumps({"Layers": layers, "Bindings": [*self._engine._inputs, *self._engine._outputs]})
 
 
 class IExecutionContext:
