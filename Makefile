@@ -3,6 +3,8 @@ PYTHON ?= python3
 BASE_IMAGE ?=
 FOR ?= 60
 ARGS ?=
+WITHIN ?= 900
+LONG = --for $(WITHIN) $(if $(N),--n $(N)) $(if $(FRESH),--fresh)
 UV ?= uv
 SHELL := bash
 
@@ -28,14 +30,15 @@ define install
 	echo "    done in $$((SECONDS - start)) s"
 endef
 
-.PHONY: help demo test check bench soak browser image-test clean constraints python mosquitto
+.PHONY: help demo test check bench soak fuzz browser image-test clean constraints python mosquitto
 
 help:
 	@echo 'make demo       simulated cameras, worker and status page for $(FOR) s (make demo FOR=0: until Ctrl-C)'
 	@echo 'make test       every test that this machine can run; what is left out is named (ARGS="-k gate" picks)'
 	@echo 'make check      ruff and mypy'
 	@echo 'make bench      how fast engines and gate are here (CONFIG=edge.yaml: the whole worker too)'
-	@echo 'make soak       the tests that take minutes'
+	@echo 'make soak       the long runs, into tests/RESULTS.md (ROW=1 N=100: a hundred more of row 1; WITHIN=900 s a row; FRESH=1)'
+	@echo 'make fuzz       the same for the rows that feed broken input'
 	@echo 'make browser    the status page in headless Chromium'
 	@echo 'make image-test  build the CPU image with buildah and let it judge a photo (root; says what it needs)'
 	@echo 'make clean      remove what these targets made'
@@ -58,8 +61,13 @@ bench: $(DEV)
 	$(BIN)/calibrate bench-gate
 	$(if $(CONFIG),$(BIN)/edge bench --config $(CONFIG) $(ARGS))
 
+# With ROW only that row is run; it resumes where its earlier runs ended.
 soak: $(DEV) mosquitto
-	$(BIN)/python -m pytest -m soak $(ARGS)
+	$(if $(ROW),,$(BIN)/python -m pytest -m soak $(ARGS))
+	$(BIN)/python -m tests.soak $(if $(ROW),--row $(ROW),--kind soak) $(LONG)
+
+fuzz: $(DEV)
+	$(BIN)/python -m tests.soak $(if $(ROW),--row $(ROW),--kind fuzz) $(LONG)
 
 browser: $(DEV)
 	$(BIN)/python -m pytest -m browser $(ARGS)

@@ -1,0 +1,28 @@
+"""The delivery path against the broker of the specification, and the same with faults planted, which must be found."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from tests.edge.delivery_mutants import MUTANTS
+from tests.soak.model import explore, find
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Hundreds of connections would be logged."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def test_every_frame_is_acknowledged_once_in_order_and_only_when_it_is_safe() -> None:
+    explore(4, 120, shrink=True)
+
+
+@pytest.mark.parametrize("fault", MUTANTS)
+def test_planted_fault_is_found(fault: str) -> None:
+    assert find(fault, 4, 1000)

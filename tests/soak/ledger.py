@@ -1,0 +1,106 @@
+"""What was measured: each run of a row is kept in ``tests/results.json`` and added up."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+TESTS = Path(__file__).resolve().parent.parent
+LEDGER, PAGE = TESTS / "results.json", TESTS / "RESULTS.md"
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How far a run goes: ``count`` units or until the monotonic ``deadline``, whichever is first."""
+
+    seed: int
+    count: int
+    deadline: float
+    folder: Path
+
+    def goes_on(self, done: int) -> bool:
+        return done < self.count and time.monotonic() < self.deadline
+
+
+@dataclass
+class Outcome:
+    """What a run found: ``done`` units, ``sums`` that add up over runs, ``worst`` of which the largest counts.
+
+    A row holds while no run has ``failures``.
+    """
+
+    done: int = 0
+    sums: dict[str, int] = field(default_factory=dict)
+    worst: dict[str, float] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+    def add(self, name: str, count: int = 1) -> None:
+        self.sums[name] = self.sums.get(name, 0) + count
+
+    def see(self, name: str, value: float) -> None:
+        self.worst[name] = max(self.worst.get(name, value), value)
+
+    def demand(self, holds: bool, sentence: str) -> None:
+        if not holds:
+            self.failures.append(sentence)
+
+
+def machine() -> str:
+    """Processor model and cores."""
+    found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M)
+    return f"{found.group(1).strip() if found else 'unknown processor'}, {len(os.sched_getaffinity(0))} cores"
+
+
+class Ledger:
+    """All runs and controls that were ever recorded."""
+
+    def __init__(self, path: Path = LEDGER) -> None:
+        self._path = path
+        self._data: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"runs": [], "controls": {}}
+
+    def runs(self, row: int) -> list[dict[str, Any]]:
+        return [run for run in self._data["runs"] if run["row"] == row]
+
+    def control(self, row: int) -> str | None:
+        """How the row's negative control failed, if it was run."""
+        found: str | None = self._data["controls"].get(str(row))
+        return found
+
+    def total(self, row: int) -> Outcome:
+        """All runs of the row as one."""
+        total = Outcome()
+        for run in self.runs(row):
+            total.done += run["done"]
+            for name, count in run["sums"].items():
+                total.add(name, count)
+            for name, value in run["worst"].items():
+                total.see(name, value)
+            total.failures += run["failures"]
+        return total
+
+    def record(self, row: int, seed: int, seconds: float, outcome: Outcome) -> None:
+        today = date.fromtimestamp(time.time()).isoformat()
+        facts = {"row": row, "date": today, "seed": seed, "machine": machine(), "seconds": round(seconds)}
+        self._data["runs"].append({**facts, **vars(outcome)})
+        self._save()
+
+    def record_control(self, row: int, sentence: str) -> None:
+        self._data["controls"][str(row)] = sentence
+        self._save()
+
+    def forget(self, row: int) -> None:
+        """Begin the row anew, after a change that makes its older runs worthless."""
+        self._data["runs"] = [run for run in self._data["runs"] if run["row"] != row]
+        self._data["controls"].pop(str(row), None)
+        self._save()
+
+    def _save(self) -> None:
+        runs = ",\n".join("    " + json.dumps(run) for run in self._data["runs"])
+        controls = json.dumps(self._data["controls"], indent=2, sort_keys=True).replace("\n", "\n  ")
+        self._path.write_text(f'{{\n  "controls": {controls},\n  "runs": [\n{runs}\n  ]\n}}\n')

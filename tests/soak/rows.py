@@ -1,0 +1,128 @@
+"""The registry of long runs: one entry for each row of the table of figures, in its order.
+
+To add a row's run: write ``def run(effort: Effort) -> Outcome`` and ``def control(effort: Effort) -> str`` in a module
+of this package (the control raises when the broken thing passes, and else says how it failed), and name both here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Row:
+    """A figure to reach: ``goal`` units of ``unit``; ``run`` and ``control`` are ``module:function`` of this package.
+
+    ``elsewhere`` says what else holds the row; ``note`` adds to what was measured, such as why it falls short.
+    """
+
+    number: int
+    title: str
+    target: str
+    goal: int = 1
+    unit: str = "runs"
+    kind: Literal["soak", "fuzz"] = "soak"
+    run: str | None = None
+    control: str | None = None
+    note: str = ""
+    elsewhere: str = ""
+
+
+ROWS = [
+    Row(
+        1,
+        "worker killed",
+        "1000 kills, at least 100 000 frames, 0 lost, 0 duplicates after equal ids, raw at most 0.5 %",
+        1000,
+        "kills",
+    ),
+    Row(2, "broker killed", "100 kills with the shipped mosquitto.conf, 0 accepted frames lost", 100, "kills"),
+    Row(3, "mixed chaos", "500 seeded events in 30 minutes, 0 violations", 500, "events"),
+    Row(
+        4,
+        "delivery model",
+        "10 000 runs x 50 steps, 0 counter-examples; all planted faults found",
+        10_000,
+        "runs",
+        run="model:run",
+        control="model:control",
+    ),
+    Row(5, "kill at every step", "20 kills at each step of the protocol, 0 lost", 1, "rounds of all steps"),
+    Row(
+        6,
+        "stale, early and double acknowledgements",
+        "0 wrong acknowledgements in 10 000 session losses",
+        10_000,
+        "session losses",
+    ),
+    Row(
+        7,
+        "share group",
+        "3 workers, 300 kills, 0 lost with restart under the same id; short session expiry refused",
+        300,
+        "kills",
+    ),
+    Row(
+        8,
+        "partition and spool",
+        "10 min blackhole at 100 verdicts/s, 64 MB, 0 lost, drained in 60 s, within the server's Receive Maximum",
+        60_000,
+        "verdicts",
+    ),
+    Row(
+        9,
+        "spool file damaged",
+        "cut at every byte: always starts, whole records kept; every damaged byte detected",
+        1,
+        "files of 64 records",
+    ),
+    Row(10, "disk full, read-only, EIO", "0 crashes, 0 lost, recovers within 5 s", 1, "rounds"),
+    Row(11, "transport load", "2000 frames/s of 30 kB and 700/s of 200 kB for 10 min", 1),
+    Row(
+        12,
+        "overload",
+        "4x and 20x, 8 and 256 cameras: p99 age within 3 services + 50 ms, quiet served >= 99.9 %, exact count",
+        4,
+        "loads",
+    ),
+    Row(13, "camera scale", "1000 camera topics, memory cap never passed; 100 000 topics refused at the cap", 1),
+    Row(14, "reconnect herd", "200 workers over at least 80 % of 10 s, all back within 15 s", 200, "workers"),
+    Row(15, "slow link", "1.5 MB frame over 50 kB/s at keepalive 5: delivered, 0 disconnects", 1),
+    Row(16, "exception in a callback", "not live within 1 s, every callback", 1, "rounds of all callbacks"),
+    Row(17, "progress watchdog", "engine, decode and publish hang, SIGSTOP found within 2x limit; 0 false alarms", 1),
+    Row(
+        18,
+        "restart storm",
+        "100 instant crashes: back-off to 60 s, never more than 10 restarts in 5 min",
+        100,
+        "crashes",
+    ),
+    Row(19, "sticky GPU error", "exit within 1 s, successor within 5 s, 0 lost, 200 times", 200, "errors"),
+    Row(20, "poison frame", "dead-lettered after exactly 2 crashes, neighbours served", 1),
+    Row(21, "mutated JPEGs", "1 000 000, 0 crashes of the worker", 1_000_000, "mutants", "fuzz"),
+    Row(22, "truncation", "every byte of 5 JPEGs, 0 pixels of another frame", 5, "pictures", "fuzz"),
+    Row(23, "bombs", "30 files, each refused within 5 ms and 8 MB", 30, "bombs"),
+    Row(24, "input matrix", "at least 120 cases, documented verdict for each", 120, "cases"),
+    Row(25, "non-finite numbers", "10 000 at every stage: always an error verdict", 10_000, "inputs", "fuzz"),
+    Row(
+        26,
+        "topics and JSON",
+        "1 000 000 inputs, 0 crashes, 0 publications outside the template",
+        1_000_000,
+        "inputs",
+        "fuzz",
+    ),
+    Row(27, "artifact integrity", "0 flips, truncations, swaps accepted", 100_000, "flips", "fuzz"),
+    Row(28, "no code from data", "AST scan and audit hook", 1),
+    Row(29, "wrong engine", "12 mismatches: clean not-ready within 2 s", 12, "cases"),
+    Row(30, "SIGTERM", "500, exit 0, at most 5 s, 0 lost", 500, "stops"),
+    Row(31, "hot swap", "1000 configurations, 200 models under load, 0 dropped, 0 mixed", 1200, "swaps"),
+    Row(32, "clock", "+-2 h, 1970 to 2026: 0 lost, no false alarm", 1),
+    Row(33, "TLS and access lists", "16 cases, each with its sentence in edge check and log", 16, "cases"),
+    Row(34, "hostile broker", "100 000 mutated packets, 0 dead threads, at most +32 MB", 100_000, "packets", "fuzz"),
+    Row(35, "soak", "1 000 000 frames, memory, descriptors, threads, latency flat", 1_000_000, "frames"),
+    Row(36, "least privilege", "suite green unprivileged, read-only root, no capabilities", 1),
+    Row(37, "supply chain", "hashed lock, no known high CVE, SBOM, same wheel twice", 1),
+    Row(38, "mutation score", "at least 90 % of the mutants of the delivery core killed", 1, "rounds"),
+]
