@@ -11,7 +11,7 @@ HEAD = """# Results of the long runs
 
 Every row of the table of figures, run or not. This page is written by `make soak` and `make fuzz` out of
 `tests/results.json` and `tests/soak/rows.py`; do not edit it. `make soak ROW=1 N=100` adds a hundred units to row 1,
-`WITHIN=900` bounds a row in seconds, `FRESH=1` begins it anew. A row holds ("yes") when the count of its target is reached
+`WITHIN=900` bounds a row in seconds, `FRESH=1` begins it anew. A row holds ("yes") when its target count is reached
 and nothing failed; "so far" means that fewer units were run and nothing failed. The control is the same measurement on
 something broken: it must fail, and the column says how it did.
 

@@ -1,0 +1,161 @@
+"""Real workers on a real broker for the long runs: started, killed, stopped, and every accepted frame accounted for."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.edge.worker_process import ROOT, Camera, Verdicts, client, demo_config, wait_for
+from tests.mosquitto import Broker
+from tests.soak.ledger import Outcome
+
+# The broker of a test of workers need not write to disk for each frame; what it holds in memory outlives them.
+QUICK = ("persistence false", "max_queued_messages 200000", "max_queued_bytes 0")
+
+
+class Zygote:
+    """The process that forks workers."""
+
+    def __enter__(self) -> Zygote:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.soak.zygote"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(20)
+
+    def ask(self, order: dict[str, Any]) -> int:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+
+class Forked:
+    """One worker that may be started again and again; its log grows beside its configuration."""
+
+    def __init__(self, zygote: Zygote, folder: Path, config: dict[str, Any], service_s: float = 0.0) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._zygote = zygote
+        self._config = folder / f"{config['worker']}.yaml"
+        self._config.write_text(yaml.safe_dump(config))
+        self._log = Path(f"{self._config}.log")
+        self._service_s = service_s
+        self._pid: int | None = None
+        self._read_from = 0
+
+    def start(self, kill_at: str | None = None, nth: int = 1) -> None:
+        self._read_from = self._log.stat().st_size if self._log.exists() else 0
+        order = {"config": str(self._config), "service_s": self._service_s, "kill_at": kill_at, "nth": nth}
+        self._pid = self._zygote.ask(order)
+
+    def log(self) -> str:
+        """What it has written since its last start."""
+        with self._log.open("rb") as file:
+            file.seek(self._read_from)
+            return file.read().decode(errors="replace")
+
+    def wait_connected(self) -> None:
+        wait_for(lambda: self._log.exists() and "connected broker=" in self.log(), 20, f"a connection {self._log}")
+
+    def wait(self) -> int:
+        """Its exit code; -9 where it was killed."""
+        assert self._pid is not None
+        code = self._zygote.ask({"wait": self._pid})
+        self._pid = None
+        return code
+
+    def send(self, number: int) -> None:
+        assert self._pid is not None
+        os.kill(self._pid, number)
+
+    def kill(self) -> None:
+        if self._pid is not None:
+            self.send(signal.SIGKILL)
+            self.wait()
+
+
+class Yard(ExitStack):
+    """A broker, a reader of verdicts, cameras, and workers made on demand. Close it to stop all of them."""
+
+    def __init__(self, folder: Path, *lines: str) -> None:
+        super().__init__()
+        self.folder = folder
+        self.broker = Broker(folder / "broker", lines or QUICK)
+        self.cameras: list[Camera] = []
+
+    def __enter__(self) -> Yard:
+        super().__enter__()
+        self.broker.start()
+        self.callback(self.broker.kill)
+        self.zygote = self.enter_context(Zygote())
+        self.verdicts = self.enter_context(Verdicts(self.reader()))
+        return self
+
+    def reader(self) -> Any:
+        return client(self.broker, "reader")
+
+    def worker(self, name: str = "box", service_s: float = 0.0, **changes: Any) -> Forked:
+        """A worker, not yet started; killed at the end."""
+        mqtt = {"url": self.broker.url, **changes.pop("mqtt", {})}
+        sections = {"mailbox": {"policy": "every"}, "batch": {"max": 8}, "status": None, **changes}
+        config = demo_config(self.broker.url, worker=name, mqtt=mqtt, **sections)
+        forked = Forked(self.zygote, self.folder, config, service_s)
+        self.callback(forked.kill)
+        return forked
+
+    def camera(self, name: str, fps: float) -> Camera:
+        camera = self.enter_context(Camera(client(self.broker, f"cam-{name}"), name, fps))
+        self.cameras.append(camera)
+        return camera
+
+    def settle(self, outcome: Outcome, patience_s: float = 8.0) -> None:
+        """Stop the cameras, wait until no verdict has come for ``patience_s``, and account for every accepted frame."""
+        for camera in self.cameras:
+            camera.finish()
+        accepted = [(camera.name, frame) for camera in self.cameras for frame in camera.accepted]
+        seen, since = -1, time.monotonic()
+        while self._lost(accepted) and time.monotonic() < since + patience_s:
+            time.sleep(0.2)
+            if len(self.verdicts.all) != seen:
+                seen, since = len(self.verdicts.all), time.monotonic()
+        lost = self._lost(accepted)
+        answers = self.verdicts.by_frame
+        raw = sum(len(answers[key]) - 1 for key in accepted if answers.get(key))
+        different = sum(len({v["id"] for v in answers[key]}) - 1 for key in accepted if answers.get(key))
+        outcome.add("frames", len(accepted))
+        outcome.add("lost", len(lost))
+        outcome.add("raw duplicates", raw)
+        outcome.add("duplicates after equal ids", different)
+        outcome.demand(not lost, f"{len(lost)} accepted frames lost, such as {lost[:3]}")
+        outcome.demand(not different, f"{different} duplicates with another id")
+
+    def _lost(self, accepted: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        return [key for key in accepted if not self.verdicts.by_frame.get(key)]
+
+
+def must_fail(measure: Callable[[Outcome], None]) -> str:
+    """The first failure of something broken; raises when it passes."""
+    outcome = Outcome()
+    measure(outcome)
+    assert outcome.failures, "the broken thing passed: this measurement sees nothing"
+    return outcome.failures[0]

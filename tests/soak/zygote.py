@@ -1,0 +1,171 @@
+"""Workers that start in milliseconds: this process imports everything once and forks a worker for each line it reads.
+
+A worker is the real one (link, courier, mailbox, decoders, threads, signals) on the configuration it is given, but for its
+engines: ``FakeCascade`` answers after ``service_s`` seconds a frame. ``kill_at`` names a step at whose ``nth`` passing the
+worker kills itself.
+
+Lines in: ``{"config": …, "service_s": …, "kill_at": …, "nth": …}`` -> its process number; ``{"wait": pid}`` -> its status.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import edge.worker
+from edge.config_file import load_config
+from edge.courier import Courier
+from edge.decode import Decoder
+from edge.link import Link
+from edge.logs import set_up_logging
+from edge.parts import Parts
+from edge.records import Frame, Outcome, Verdict
+from edge.verdict import verdict_id
+from engines import ImageLimits, InputSpec, ParrotgateError
+
+INPUT = InputSpec.model_validate(
+    {
+        "layout": "NCHW",
+        "dtype": "float32",
+        "height": 32,
+        "width": 32,
+        "color": "RGB",
+        "resize": "stretch",
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.5, 0.5, 0.5],
+    }
+)
+
+
+class FakeCascade:
+    """Every frame is negative, after a fixed time; a frame that cannot be decoded is an error."""
+
+    def __init__(self, worker: str, service_s: float) -> None:
+        self._worker, self._service_s = worker, service_s
+
+    def judge(self, frames: Sequence[Frame]) -> list[Verdict]:
+        time.sleep(self._service_s * len(frames))
+        return [self.error(frame, frame.error) if frame.error else self._judge(frame) for frame in frames]
+
+    def error(self, frame: Frame, sentence: str) -> Verdict:
+        return self._judge(frame).replace(verdict=Outcome.ERROR, error=sentence)
+
+    def _judge(self, frame: Frame) -> Verdict:
+        return Verdict(
+            id=verdict_id(frame, ("fake",), "fake"),
+            camera=frame.raw.camera,
+            verdict=Outcome.NEGATIVE,
+            judged_at=time.time(),
+            gate="fake",
+            models={},
+            worker=self._worker,
+            frame_id=frame.frame_id,
+            captured_at=frame.captured_at,
+            redelivered=frame.raw.redelivered,
+            latency_ms={"total": 1000 * (time.monotonic() - frame.raw.received_s)},
+        )
+
+
+class FakeParts(Parts):
+    """Parts without engines."""
+
+    def warm_up(self, batch: int) -> None:
+        """Nothing is cold."""
+
+    def describe(self) -> dict[str, dict[str, Any]]:
+        return {}
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def fake_parts(service_s: float) -> Callable[[Any], Any]:
+    """What stands in for ``load_parts``."""
+
+    def load(config: Any) -> Any:
+        decoder = Decoder(INPUT, (32, 32), config.mailbox.max_frame_bytes, ImageLimits())
+        nothing: Any = None
+        return FakeParts(FakeCascade(config.worker, service_s), decoder, nothing, None, nothing)  # type: ignore[arg-type]
+
+    return load
+
+
+# Where a worker may kill itself: the name, and the method before or after which it happens.
+STEPS: dict[str, tuple[type, str]] = {
+    "connect": (Link, "connect"),
+    "connected": (Courier, "link_up"),
+    "subscribed": (Courier, "link_subscribed"),
+    "frame read": (Courier, "link_message"),
+    "decode": (Decoder, "__call__"),
+    "judge": (FakeCascade, "judge"),
+    "hand over": (Courier, "deliver"),
+    "publish": (Link, "publish"),
+    "confirmation": (Courier, "link_confirmed"),
+    "acknowledge": (Link, "acknowledge"),
+}
+MOMENTS = [f"{when} {step}" for step in STEPS for when in ("before", "after")]
+
+
+def plant(kill_at: str, nth: int) -> None:
+    """Make this process kill itself at the ``nth`` passing of a moment."""
+    when, _, step = kill_at.partition(" ")
+    owner, name = STEPS[step]
+    real, passed = getattr(owner, name), 0
+
+    def die_or(*arguments: Any, **named: Any) -> Any:
+        nonlocal passed
+        passed += 1
+        mine = passed == nth
+        if mine and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        answer = real(*arguments, **named)
+        if mine and when == "after":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return answer
+
+    setattr(owner, name, die_or)
+
+
+def be_worker(order: dict[str, Any]) -> int:
+    """Run the worker of ``order`` to its end; returns its exit code."""
+    log = os.open(order["config"] + ".log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    set_up_logging("text")
+    if order.get("kill_at"):
+        plant(order["kill_at"], order["nth"])
+    edge.worker.load_parts = fake_parts(order["service_s"])
+    try:
+        edge.worker.Worker(load_config(Path(order["config"]))).run()
+    except ParrotgateError as error:
+        os.write(2, f"{error}\n".encode())
+        return error.exit_code
+    return 0
+
+
+def main() -> None:
+    for line in sys.stdin:
+        order = json.loads(line)
+        if "wait" in order:
+            _, status = os.waitpid(order["wait"], 0)
+            answer = os.waitstatus_to_exitcode(status)
+        else:
+            answer = os.fork()
+            if answer == 0:
+                code = 70
+                try:
+                    code = be_worker(order)
+                finally:
+                    os._exit(code)
+        sys.stdout.write(f"{answer}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
