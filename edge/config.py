@@ -271,6 +271,17 @@ class DecodeConfig(Section):
         return workers
 
 
+class SpoolConfig(Section):
+    """Verdicts kept on disk until the broker has confirmed them."""
+
+    folder: LocalPath | None = None
+    """Folder of this worker's own; null: no spool. It is for what no broker holds for us: verdicts of QoS 0 frames."""
+    max_mib: Annotated[Whole, Field(ge=1, le=65_536)] = 64
+    """MiB of files; beyond it the oldest verdicts are dropped and counted."""
+    max_age_s: Annotated[Whole, Field(ge=1, le=31_536_000)] = 86_400
+    """Seconds of running time after which a verdict that could not be delivered is dropped and counted."""
+
+
 class PublishConfig(Section):
     """What is published beside the verdicts."""
 
@@ -317,6 +328,8 @@ class Config(Section):
     """Decoding."""
     skip_unchanged: Annotated[bool, Field(strict=True)] = False
     """true: an unchanged frame of a static camera reuses the camera's last verdict and costs no inference."""
+    spool: SpoolConfig = SpoolConfig()
+    """The verdict spool."""
     publish: PublishConfig = PublishConfig()
     """What is published beside the verdicts: species, snapshot."""
     cameras: dict[CameraName, CameraConfig] = Field(

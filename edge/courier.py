@@ -18,6 +18,7 @@ from typing import Literal, Protocol
 from edge.delivery import Delivery, Outgoing
 from edge.errors import FrameError
 from edge.health import Health
+from edge.keeper import Keeper
 from edge.link import Link
 from edge.link_handler import Message
 from edge.mailbox import MailboxFull
@@ -52,6 +53,7 @@ class Courier:
         max_bytes: what a single message may hold to be taken at all.
         url: the broker, for people.
         clock: monotonic seconds.
+        keeper: keeps verdicts on disk.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Courier:
         max_bytes: int,
         url: str,
         clock: Callable[[], float] = time.monotonic,
+        keeper: Keeper | None = None,
     ) -> None:
         self._topics = topics
         self._sink = sink
@@ -81,6 +84,9 @@ class Courier:
         self._serial = 0
         self._obstacle: str | None = None  # why there is no subscription
         self._link: Link | None = None
+        self._keeper = keeper or Keeper()
+        for outgoing in self._keeper.recover():
+            self._delivery.offer(outgoing)
 
     def attach(self, link: Link) -> None:
         """Tell the courier which link carries its messages."""
@@ -90,8 +96,13 @@ class Courier:
 
     def deliver(self, outgoing: Outgoing) -> None:
         """Publish, and acknowledge the frames of ``outgoing.tickets`` once the broker has confirmed it."""
+        gone = self._keeper.keep(outgoing)
         with self._lock:
             self._delivery.offer(outgoing)
+            dropped = [old for key in gone if (old := self._delivery.abandon_stored(key)) is not None]
+            dropped += self._delivery.shed(self._keeper.most())
+        for old in dropped:
+            self._drop(old, "outbox full")
         self._wake()
 
     def notice(self, topic: str, payload: bytes, retain: bool = False) -> None:
@@ -193,6 +204,7 @@ class Courier:
         if failure is not None:
             self._refused(outgoing, failure)
         elif outgoing.kind == "verdict":
+            self._keeper.done(outgoing.key)
             self._health.published()
 
     def link_wants_more(self) -> bool:
@@ -273,17 +285,29 @@ class Courier:
                 outgoing = self._delivery.next_to_send()
             if outgoing is None:
                 return
-            if self._too_large(outgoing):
+            payload = self._keeper.payload(outgoing)
+            if payload is None:
+                self._drop(outgoing, "spool unreadable")
                 continue
-            mid = self._link.publish(outgoing.topic, outgoing.payload, outgoing.retain)
+            if self._too_large(outgoing, len(payload)):
+                continue
+            mid = self._link.publish(outgoing.topic, payload, outgoing.retain)
             with self._lock:
                 if mid is None:
                     self._delivery.unsent(outgoing.key)
                     return
                 self._delivery.sent(outgoing.key, mid)
 
-    def _too_large(self, outgoing: Outgoing) -> bool:
-        size = len(outgoing.topic) + len(outgoing.payload) + TOPIC_OVERHEAD
+    def _drop(self, outgoing: Outgoing, why: str) -> None:
+        """A verdict gives way: counted, and its frames are acknowledged as dropped ones are."""
+        with self._lock:
+            self._delivery.abandon(outgoing.key)
+            self._settle_all(outgoing)
+        self._keeper.done(outgoing.key)
+        self._health.dropped(outgoing.camera, why)
+
+    def _too_large(self, outgoing: Outgoing, length: int) -> bool:
+        size = len(outgoing.topic) + length + TOPIC_OVERHEAD
         if self._max_packet is None or size <= self._max_packet:
             return False
         with self._lock:
@@ -296,6 +320,7 @@ class Courier:
     def _refused(self, outgoing: Outgoing, failure: str) -> None:
         log.error("the broker refused topic=%s reason=%s", outgoing.topic, failure)
         if outgoing.kind == "verdict":
+            self._keeper.done(outgoing.key)
             self._health.publish_failed(failure)
             self.dead_letter(outgoing.camera, f"verdict refused: {failure}", outgoing.tickets, outgoing.key)
         elif outgoing.topic == self._topics.canary:

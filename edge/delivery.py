@@ -27,6 +27,7 @@ class Outgoing:
 
     ``key`` names it for ever (a verdict's ``id``): offered again, its tickets join those already waiting.
     ``tickets`` are the frames that may be acknowledged once it is safe. ``camera`` is whom it is about, if anyone.
+    ``stored``: the payload is in the spool and not here.
     """
 
     key: str
@@ -36,6 +37,7 @@ class Outgoing:
     retain: bool = False
     camera: str = ""
     tickets: list[Ticket] = field(default_factory=list)
+    stored: bool = False
 
 
 class Delivery:
@@ -147,6 +149,17 @@ class Delivery:
         """The broker's PUBACK for ``mid`` came, good or bad: the publication leaves the outbox and is returned."""
         key = self._in_flight.pop(mid, None)
         return None if key is None else self._outbox.pop(key, None)
+
+    def shed(self, most: int) -> list[Outgoing]:
+        """Take the oldest verdicts that are not on their way out of an outbox of more than ``most``; returns them."""
+        excess = len(self._outbox) - most
+        oldest = [key for key in self._unsent if self._outbox[key].kind == "verdict"][:excess] if excess > 0 else []
+        return [outgoing for key in oldest if (outgoing := self.abandon(key)) is not None]
+
+    def abandon_stored(self, key: str) -> Outgoing | None:
+        """Take out a publication whose payload was in the spool and is there no more."""
+        waiting = self._outbox.get(key)
+        return self.abandon(key) if waiting is not None and waiting.stored else None
 
     def abandon(self, key: str) -> Outgoing | None:
         """Take a publication out of the outbox that can never be sent (too large for this broker)."""

@@ -6,6 +6,7 @@ ParrotgateError
 ├── FrameError                  a message is no frame: bad envelope, bad topic, too large
 │   └── PoisonError             its picture kills decoders: a dead letter, never tried again
 ├── DecoderError      exit 75   no decoder process starts
+├── SpoolError                  the disk refuses the verdict spool; the worker goes on without it
 └── LinkError         exit 75   the broker cannot be reached or refuses us
     └── LinkRefused   exit 78   wrong credentials or certificate: a restart will not help
 """
@@ -48,6 +49,10 @@ class DecoderError(ParrotgateError):
     """No decoder process can be started now; a new worker may have more luck."""
 
     exit_code = EXIT_TRANSIENT
+
+
+class SpoolError(ParrotgateError):
+    """The verdict spool's disk is full, read-only or failing; verdicts stay in memory until it answers again."""
 
 
 class LinkError(ParrotgateError):

@@ -31,7 +31,7 @@ VISIT_GAP_S = 10.0
 _COUNTERS = (
     *("received", "received_bytes", "dropped", "refused", "deadletters", "published", "publish_failures", "acked"),
     *(outcome.value for outcome in Outcome),
-    *("reused", "evicted_cameras"),
+    *("reused", "evicted_cameras", "spool_failures"),
 )
 _USERINFO = re.compile(r"//[^/@]*@")
 
@@ -168,6 +168,11 @@ class Health:
         """A frame was acknowledged to the broker."""
         with self._lock:
             self._counts["acked"] += 1
+
+    def spool_failed(self, _sentence: str) -> None:
+        """The disk of the verdict spool did not take or give a verdict; its sentence is in the log."""
+        with self._lock:
+            self._counts["spool_failures"] += 1
 
     # What happens to the worker
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 from edge.records import RawFrame
 
+CAMERAS_REMEMBERED = 1000
 Policy = Literal["latest", "every"]
 
 
@@ -35,6 +36,8 @@ class Mailbox:
         self.bytes = 0
         self._frames = 0
         self._waiting: OrderedDict[str, deque[RawFrame]] = OrderedDict()
+        self._served: OrderedDict[str, int] = OrderedDict()  # camera -> the turn it was last given out in
+        self._turn = 0
 
     def __len__(self) -> int:
         return self._frames
@@ -55,14 +58,19 @@ class Mailbox:
         return self._put_latest(frame)
 
     def take(self) -> RawFrame | None:
-        """Give out the next frame of the camera whose turn it is, or None when nothing waits."""
+        """Give out a frame of the waiting camera that was served longest ago, or None when nothing waits.
+
+        So a quiet camera's frame goes before the next one of a noisy camera, however often that one comes.
+        """
         if not self._waiting:
             return None
-        camera, queue = next(iter(self._waiting.items()))
-        frame = self._remove_first(camera, queue)
-        if queue:
-            self._waiting.move_to_end(camera)
-        return frame
+        camera = min(self._waiting, key=lambda camera: self._served.get(camera, 0))
+        self._turn += 1
+        self._served[camera] = self._turn
+        self._served.move_to_end(camera)
+        while len(self._served) > CAMERAS_REMEMBERED:
+            self._served.popitem(last=False)
+        return self._remove_first(camera, self._waiting[camera])
 
     def purge(self, epoch: int) -> list[RawFrame]:
         """Remove the QoS 1 frames of connections before ``epoch``: their broker delivers them again."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edge.cascade import Cascade, Limits
-from edge.config import Config
+from edge.config import MIB, Config
 from edge.config_file import read_password
 from edge.decode import Decoder
 from edge.errors import ConfigError
@@ -20,6 +20,7 @@ from edge.isolated import IsolatedOpener
 from edge.link_handler import LinkSettings
 from edge.picture import PictureOpener
 from edge.poison import PoisonJournal
+from edge.spool import Spool
 from engines import Engine, ImageLimits, InputSpec, ModelError, open_engine
 
 PACKET_HEADROOM = 4  # a message this many times over the frame cap is still answered; beyond, the broker drops it
@@ -126,6 +127,14 @@ def frame_filter(config: Config) -> str:
 def stale_filters(config: Config) -> tuple[str, ...]:
     """What a session from before ``share_group`` was set still holds: each frame would come twice."""
     return () if config.mqtt.share_group is None else (f"{config.mqtt.prefix}/+/frame",)
+
+
+def open_spool(config: Config) -> Spool | None:
+    """The verdict spool where one is configured."""
+    spool = config.spool
+    if spool.folder is None:
+        return None
+    return Spool(spool.folder, spool.max_mib * MIB, float(spool.max_age_s))
 
 
 def decode_workers(config: Config) -> int:

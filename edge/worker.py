@@ -23,10 +23,11 @@ from edge.courier import Courier
 from edge.delivery import Outgoing
 from edge.health import Health
 from edge.health import Limits as HealthLimits
+from edge.keeper import Keeper
 from edge.link import Link
 from edge.link_handler import Will
 from edge.mailbox import Mailbox
-from edge.parts import Parts, decode_workers, frame_filter, link_settings, load_parts, stale_filters
+from edge.parts import Parts, decode_workers, frame_filter, link_settings, load_parts, open_spool, stale_filters
 from edge.pool import Intake
 from edge.records import Frame, Outcome, Verdict
 from edge.unchanged import Unchanged
@@ -120,7 +121,8 @@ class Worker:
         settings = link_settings(config)
         mailbox = Mailbox(box.policy, box.max_frames, box.max_bytes)
         self._intake = Intake(mailbox, parts.decoder, decode_workers(config), ahead=config.batch.max)
-        self._courier = Courier(self._topics, self._intake, self.health, box.max_bytes, config.mqtt.url)
+        keeper = Keeper(open_spool(config), self.health.spool_failed)
+        self._courier = Courier(self._topics, self._intake, self.health, box.max_bytes, config.mqtt.url, keeper=keeper)
         subscriptions = (frame_filter(config), self._topics.canary)
         will = Will(self._topics.status, b"offline")
         self._link = Link(settings, self._courier, subscriptions, will, stale=stale_filters(config))

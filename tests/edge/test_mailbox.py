@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.mailbox import Mailbox, MailboxFull, Policy
+from edge.mailbox import CAMERAS_REMEMBERED, Mailbox, MailboxFull, Policy
 from tests.edge.frames import raw_frame
 
 events = st.lists(
@@ -120,3 +120,23 @@ def test_purge_of_thousands_is_quick() -> None:
     assert len(mailbox.purge(epoch=99)) == 20_000
     assert time.monotonic() - began < 2.0
     assert (len(mailbox), mailbox.bytes) == (0, 0)
+
+
+def test_quiet_camera_goes_before_the_next_frame_of_a_noisy_one() -> None:
+    mailbox = Mailbox("latest", 10, 1000)
+    mailbox.put(raw_frame("noisy"))
+    mailbox.put(raw_frame("quiet"))
+    assert [mailbox.take().camera for _ in range(2)] == ["noisy", "quiet"]  # type: ignore[union-attr]
+    mailbox.put(raw_frame("noisy"))
+    mailbox.put(raw_frame("other"))
+    mailbox.put(raw_frame("quiet"))
+    taken = [mailbox.take().camera for _ in range(3)]  # type: ignore[union-attr]
+    assert taken == ["other", "noisy", "quiet"]
+
+
+def test_served_cameras_that_are_remembered_are_bounded() -> None:
+    mailbox = Mailbox("latest", 10, 1000)
+    for number in range(3000):
+        mailbox.put(raw_frame(f"camera-{number}"))
+        mailbox.take()
+    assert len(mailbox._served) == CAMERAS_REMEMBERED

@@ -1,10 +1,11 @@
 """Workers that start in milliseconds: this process imports everything once and forks a worker for each line it reads.
 
-A worker is the real one (link, courier, mailbox, decoders, threads, signals) on the configuration it is given, but for its
-engines: ``FakeCascade`` answers after ``service_s`` seconds a frame. ``kill_at`` names a step at whose ``nth`` passing the
-worker kills itself.
+A worker is the real one (link, courier, mailbox, decoders, threads, signals) on the configuration it is given, but for
+its engines: ``FakeCascade`` answers after ``service_s`` seconds a frame. ``kill_at`` names a step at whose ``nth``
+passing the worker kills itself.
 
-Lines in: ``{"config": …, "service_s": …, "kill_at": …, "nth": …}`` -> its process number; ``{"wait": pid}`` -> its status.
+Lines in: ``{"config": …, "service_s": …, "kill_at": …, "nth": …}`` -> its process number; ``{"wait": pid}`` -> its
+status.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from edge.decode import Decoder
 from edge.link import Link
 from edge.logs import set_up_logging
 from edge.parts import Parts
+from edge.picture import PictureOpener
 from edge.records import Frame, Outcome, Verdict
 from edge.verdict import verdict_id
 from engines import ImageLimits, InputSpec, ParrotgateError
@@ -89,9 +91,10 @@ def fake_parts(service_s: float) -> Callable[[Any], Any]:
     """What stands in for ``load_parts``."""
 
     def load(config: Any) -> Any:
-        decoder = Decoder(INPUT, (32, 32), config.mailbox.max_frame_bytes, ImageLimits())
-        nothing: Any = None
-        return FakeParts(FakeCascade(config.worker, service_s), decoder, nothing, None, nothing)  # type: ignore[arg-type]
+        opener = PictureOpener(INPUT, (32, 32), ImageLimits())
+        decoder = Decoder(opener, config.mailbox.max_frame_bytes)
+        cascade, nothing = FakeCascade(config.worker, service_s), None
+        return FakeParts(cascade, decoder, opener, nothing, None, nothing)  # type: ignore[arg-type]
 
     return load
 

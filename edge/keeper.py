@@ -1,0 +1,109 @@
+"""The keeper: puts verdicts into the spool while the disk takes them, and leaves them in memory while it does not."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from threading import Lock
+
+from edge.delivery import Outgoing
+from edge.errors import SpoolError
+from edge.spool import Spool
+
+log = logging.getLogger(__name__)
+
+MEMORY_MOST = 10_000  # publications; verdicts of QoS 0 frames may come without end
+RETRY_S = 1.0  # how soon a disk that failed is tried again
+
+
+class Keeper:
+    """Joins a spool with the outbox; safe to call from any thread, and never raises.
+
+    Args:
+        spool: where verdicts are kept; None keeps nothing.
+        failed: told the sentence of each new failure.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        spool: Spool | None = None,
+        failed: Callable[[str], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._spool = spool
+        self._failed = failed
+        self._clock = clock
+        self._lock = Lock()
+        self._retry_at = 0.0
+        self._ill = False
+
+    def recover(self) -> list[Outgoing]:
+        """What an earlier process kept and nobody has confirmed, oldest first."""
+        if self._spool is None:
+            return []
+        with self._lock:
+            try:
+                records = self._spool.start()
+            except SpoolError as error:
+                self._note(error)
+                return []
+        if records:
+            log.info("spool folder=%s verdicts=%d", self._spool.folder, len(records))
+        return [Outgoing(r.key, "verdict", r.topic, b"", camera=r.camera, stored=True) for r in records]
+
+    def keep(self, outgoing: Outgoing) -> list[str]:
+        """Write a verdict down if the disk takes it, and out of memory; returns the keys of those dropped for it.
+
+        A verdict whose frame waits at the broker is not written: the frame comes again, and of such there are few.
+        """
+        held = outgoing.kind != "verdict" or any(ticket.qos for ticket in outgoing.tickets)
+        if self._spool is None or held or self._clock() < self._retry_at:
+            return []
+        with self._lock:
+            if outgoing.key in self._spool:
+                return []
+            dropped = self._spool.drop_old()
+            try:
+                dropped += self._spool.keep(outgoing.key, outgoing.topic, outgoing.payload, outgoing.camera)
+            except SpoolError as error:
+                self._note(error)
+                return dropped
+        if self._ill:
+            self._ill = False
+            log.warning("the spool in %s takes verdicts again", self._spool.folder)
+        outgoing.stored, outgoing.payload = True, b""
+        return dropped
+
+    def most(self) -> int:
+        """How many publications the outbox may hold: those on disk, and a bounded number in memory."""
+        return MEMORY_MOST + (0 if self._spool is None else len(self._spool))
+
+    def payload(self, outgoing: Outgoing) -> bytes | None:
+        """The bytes to publish; None where the disk does not give them back."""
+        if not outgoing.stored or self._spool is None:
+            return outgoing.payload
+        with self._lock:
+            try:
+                return self._spool.payload(outgoing.key)
+            except (SpoolError, KeyError) as error:
+                self._note(error)
+                return None
+
+    def done(self, key: str) -> None:
+        """The broker has answered for the verdict, or it was dropped."""
+        if self._spool is None:
+            return
+        with self._lock:
+            try:
+                self._spool.remove(key)
+            except SpoolError as error:  # it is told once more after a restart, under an id that is known
+                self._note(error)
+
+    def _note(self, error: Exception) -> None:
+        self._retry_at = self._clock() + RETRY_S
+        self._failed(str(error))
+        if not self._ill:
+            self._ill = True
+            log.error("%s; verdicts stay in memory until the disk answers again", error)

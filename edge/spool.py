@@ -1,0 +1,228 @@
+"""The spool: verdicts on disk until the broker has confirmed them. No MQTT, no thread; the caller locks.
+
+Files of a bounded size are written one after the other and never changed; a confirmation is one more record behind. The
+oldest file goes when nothing in it is still wanted, or when all of them together pass the bound: then what it held is
+dropped, oldest first, and told. So a kill at any byte leaves whole records and at most one torn one, which the next
+start passes over; a confirmation that was torn off means one more publication with an ``id`` that is known.
+
+A kept verdict does **not** release its frame. The frame's acknowledgement waits for the verdict's own PUBACK all the
+same: the broker's disk is the safer place, the spool drops when it is full, a card can be lost with the box, and
+without a connection nothing could be acknowledged anyway. So the spool can only add safety, and a failing disk can
+take none away. It is for what no broker holds: verdicts of QoS 0 frames. The others are not written, which also spares
+the card.
+
+Ages count seconds during which a worker ran, not wall time: a clock that jumps by fifty years drops nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge.errors import SpoolError
+from edge.spool_file import Disk, Record, Removal, encode, payload_at, scan
+
+FILE_BYTES = 1 << 20
+SYNC_EVERY_S = 1.0  # a power cut costs at most so much of what no broker holds
+
+
+@dataclass(slots=True)
+class _File:
+    path: Path
+    size: int = 0
+    wanted: int = 0
+
+
+@dataclass(slots=True)
+class _Place:
+    file: _File
+    at: int
+    length: int
+    age_s: float
+
+
+class Spool:
+    """Records kept in ``folder``, at most ``max_bytes`` of files and ``max_age_s`` seconds old.
+
+    ``clock`` gives monotonic seconds. Every method but ``drop_old`` and ``in`` may raise SpoolError; the spool stays
+    usable after it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        max_bytes: int,
+        max_age_s: float,
+        *,
+        disk: Disk | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.folder = folder
+        self._disk = disk or Disk()
+        self._clock = clock
+        self._max_bytes, self._max_age_s = max_bytes, max_age_s
+        self._file_bytes = max(1, min(FILE_BYTES, max_bytes // 8))
+        self._files: list[_File] = []
+        self._places: OrderedDict[str, _Place] = OrderedDict()
+        self._open: int | None = None
+        self._ran_s, self._began_s = 0.0, clock()
+        self._synced_s = clock()
+        self._number = 0
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._places
+
+    @property
+    def size(self) -> int:
+        """Bytes that the files take up."""
+        return sum(file.size for file in self._files)
+
+    def start(self) -> list[Record]:
+        """Read what an earlier process left; returns the records that are still wanted, oldest first."""
+        try:
+            self._disk.make_folder(self.folder)
+            found = {path: self._disk.read(path) for path in self._disk.list(self.folder)}
+        except OSError as error:
+            raise self._failed("read", error) from error
+        records: OrderedDict[str, Record] = OrderedDict()
+        for path, data in found.items():
+            self._take_in(path, data, records)
+        self._ran_s = max((record.age_s for record in records.values()), default=0.0)
+        self._forget_finished()
+        return list(records.values())
+
+    def keep(self, key: str, topic: str, payload: bytes, camera: str) -> list[str]:
+        """Write a record; returns the keys of older ones that were dropped to make room."""
+        data = encode(Record(key, topic, payload, camera, self._now()))
+        dropped = self._make_room(len(data))
+        file, at = self._write(data)
+        self._places[key] = _Place(file, at, len(data), self._now())
+        file.wanted += 1
+        return dropped
+
+    def payload(self, key: str) -> bytes:
+        """A kept record's payload."""
+        place = self._places[key]
+        try:
+            payload = payload_at(self._disk.read_part(place.file.path, place.at, place.length))
+        except OSError as error:
+            raise self._failed("read", error) from error
+        if payload is None:
+            raise SpoolError(f"the spool file {place.file.path} is damaged at byte {place.at}")
+        return payload
+
+    def remove(self, key: str) -> None:
+        """The record is not wanted any more."""
+        place = self._places.pop(key, None)
+        if place is None:
+            return
+        place.file.wanted -= 1
+        try:
+            self._write(encode(Removal(key)))
+        finally:
+            self._forget_finished()
+
+    def drop_old(self) -> list[str]:
+        """Forget the records beyond the greatest age; returns their keys."""
+        limit, dropped = self._now() - self._max_age_s, []
+        while self._places and next(iter(self._places.values())).age_s < limit:
+            key, place = self._places.popitem(last=False)
+            place.file.wanted -= 1
+            dropped.append(key)
+        if dropped:
+            self._forget_finished()
+        return dropped
+
+    def close(self) -> None:
+        """Write what the system still holds, and end."""
+        self._finish_file()
+
+    # -- inside ------------------------------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        return self._ran_s + self._clock() - self._began_s
+
+    def _take_in(self, path: Path, data: bytes, records: OrderedDict[str, Record]) -> None:
+        file = _File(path, len(data))
+        self._files.append(file)
+        self._number = max(self._number, int(path.stem) if path.stem.isdecimal() else 0)
+        for at, length, entry in scan(data):
+            old = self._places.pop(entry.key, None)
+            records.pop(entry.key, None)
+            if old is not None:
+                old.file.wanted -= 1
+            if isinstance(entry, Record):
+                records[entry.key] = entry
+                self._places[entry.key] = _Place(file, at, length, entry.age_s)
+                file.wanted += 1
+
+    def _make_room(self, size: int) -> list[str]:
+        dropped: list[str] = []
+        while self._files and self.size + size > self._max_bytes:
+            file = self._files[0]
+            for key in [key for key, place in self._places.items() if place.file is file]:
+                del self._places[key]
+                dropped.append(key)
+            file.wanted = 0
+            self._drop_first()
+        return dropped
+
+    def _write(self, data: bytes) -> tuple[_File, int]:
+        try:
+            descriptor, file = self._current()
+            at = file.size
+            written = self._disk.write(descriptor, data)
+            file.size += written
+            if written < len(data):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            if self._clock() - self._synced_s >= SYNC_EVERY_S:
+                self._synced_s = self._clock()
+                self._disk.sync(descriptor)
+        except OSError as error:
+            self._finish_file()  # behind a torn record begins a file of its own
+            raise self._failed("write", error) from error
+        return file, at
+
+    def _current(self) -> tuple[int, _File]:
+        """The file that is written to, a new one where the last is full or closed."""
+        if self._open is not None and self._files[-1].size < self._file_bytes:
+            return self._open, self._files[-1]
+        self._finish_file()
+        self._disk.make_folder(self.folder)
+        self._number += 1
+        path = self.folder / f"{self._number:012d}.spool"
+        self._open = self._disk.create(path)
+        self._files.append(_File(path))
+        return self._open, self._files[-1]
+
+    def _finish_file(self) -> None:
+        if self._open is not None:
+            with contextlib.suppress(OSError):  # a write has told already
+                self._disk.close(self._open)
+            self._open = None
+
+    def _forget_finished(self) -> None:
+        """Remove files from the oldest on, as long as they hold nothing wanted: a removal never outlives its record."""
+        while self._files and self._files[0].wanted == 0:
+            last = len(self._files) == 1
+            if last and self._open is not None and self._files[0].size < self._file_bytes:
+                return
+            self._drop_first()
+
+    def _drop_first(self) -> None:
+        file = self._files.pop(0)
+        if not self._files:
+            self._finish_file()
+        with contextlib.suppress(OSError):  # a file that stays is read, and told, at the next start
+            self._disk.remove(file.path)
+
+    def _failed(self, what: str, error: OSError) -> SpoolError:
+        return SpoolError(f"cannot {what} the spool in {self.folder}: {error.strerror or error}")

@@ -1,0 +1,50 @@
+"""The long runs of ``tests/soak`` in seconds: kills at every step, a share group, a partition, overload."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.soak import kills, overload, partition
+from tests.soak.ledger import Effort, Outcome
+
+pytestmark = pytest.mark.mosquitto
+
+
+def effort(folder: Path, count: int) -> Effort:
+    return Effort(seed=1, count=count, deadline=time.monotonic() + 60, folder=folder)
+
+
+def test_kill_at_every_step_of_the_protocol_loses_no_accepted_frame(tmp_path: Path) -> None:
+    outcome = kills.kill_at_every_step(effort(tmp_path, 1), rounds=1)
+    assert outcome.failures == []
+    assert outcome.sums["kills"] == len(kills.MOMENTS)
+    assert outcome.sums["frames"] > 0
+
+
+def test_kills_in_a_share_group_lose_nothing_when_the_worker_comes_back(tmp_path: Path) -> None:
+    assert kills.share_group(effort(tmp_path, 3)).failures == []
+
+
+@pytest.mark.soak
+def test_share_group_loses_frames_when_the_worker_stays_away(tmp_path: Path) -> None:
+    """The control of the test above, and why a share group wants workers that restart."""
+    assert "lost" in kills.share_group_control(effort(tmp_path, 1))
+
+
+def test_partition_every_verdict_arrives_in_order_within_the_brokers_receive_maximum(tmp_path: Path) -> None:
+    assert partition.blackhole(effort(tmp_path, 400), per_second=200).failures == []
+
+
+def test_paho_alone_passes_the_brokers_receive_maximum(tmp_path: Path) -> None:
+    """The control of the test above."""
+    assert "in flight" in partition.blackhole_control(effort(tmp_path, 1))
+
+
+def test_overload_every_frame_has_one_end_and_quiet_cameras_are_served(tmp_path: Path) -> None:
+    outcome = Outcome()
+    overload.one_load(outcome, tmp_path, overload.plan(effort(tmp_path, 1), 4, 8, 4.0), "latest", 4.0)
+    assert [failure for failure in outcome.failures if "percentile" not in failure] == []
+    assert outcome.sums["dropped"] > 0

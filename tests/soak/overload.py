@@ -1,0 +1,156 @@
+"""Rows 12 and 13: one noisy camera among quiet ones, and more cameras than a worker takes."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge.link import Link
+from edge.link_handler import QuietHandler
+from tests.edge.worker_process import client, small_pictures, wait_for
+from tests.soak.fleet import QUICK, Forked, Yard, must_fail
+from tests.soak.ledger import Effort, Outcome
+
+SERVICE_S = 0.05
+QUIET_SHARE = 0.35  # of the worker's capacity, over all quiet cameras
+LIMIT_S = 3 * SERVICE_S + 0.05
+LOADS = [(4, 8), (20, 8), (4, 256), (20, 256)]
+
+
+class Crowd(QuietHandler):
+    """Many cameras over one connection: a plan of (second, camera), each frame sent when its time has come."""
+
+    def __init__(self, broker: Any, plan: list[tuple[float, str]]) -> None:
+        self.accepted: list[str] = []
+        self._plan = plan
+        self._pictures = small_pictures()
+        self._next = 0
+        self._waiting: dict[int, str] = {}
+        self._window = 1
+        self._began: float | None = None
+        self._link = Link(client(broker, "crowd"), self)
+        self._thread = threading.Thread(target=self._link.run, daemon=True)
+
+    def run(self, within_s: float) -> None:
+        """Send the whole plan; returns when the broker has confirmed it."""
+        self._thread.start()
+        wait_for(lambda: len(self.accepted) == len(self._plan), within_s, "the broker's confirmations")
+        self._link.stop()
+        self._thread.join(5)
+
+    def link_up(self, session_present: bool, window: int, max_packet: int | None) -> None:
+        del session_present, max_packet
+        self._window, self._began = 50 if window else 1, time.monotonic()
+
+    def link_confirmed(self, mid: int, failure: str | None) -> None:
+        assert failure is None
+        self.accepted.append(self._waiting.pop(mid))
+
+    def link_turn(self) -> float | None:
+        if self._began is None:
+            return None
+        while self._next < len(self._plan) and len(self._waiting) < self._window:
+            due, camera = self._plan[self._next]
+            if time.monotonic() < self._began + due:
+                return self._began + due - time.monotonic()
+            name = f"{self._next:07d}"
+            picture = self._pictures[self._next % len(self._pictures)]
+            facts = {"frame_id": name, "captured_at": f"{time.time():.4f}"}
+            mid = self._link.publish(f"cameras/{camera}/frame", picture, properties=facts)
+            assert mid is not None
+            self._waiting[mid] = camera
+            self._next += 1
+        return 0.01
+
+
+def plan(effort: Effort, factor: float, cameras: int, seconds: float) -> list[tuple[float, str]]:
+    """Frames that together are ``factor`` times what the worker can judge: one noisy camera, the others quiet."""
+    rng, capacity = random.Random(effort.seed), 1 / SERVICE_S
+    quiet, noisy = QUIET_SHARE * capacity, (factor - QUIET_SHARE) * capacity
+    frames = [(n / noisy, "noisy") for n in range(int(seconds * noisy))]
+    period = (cameras - 1) / quiet
+    for number in range(cameras - 1):
+        due = rng.uniform(0, period)
+        while due < seconds:
+            frames.append((due, f"quiet-{number}"))
+            due += period * rng.uniform(0.7, 1.3)
+    return sorted(frames)
+
+
+def overload(effort: Effort, policy: str = "latest", seconds: float = 30.0) -> Outcome:
+    """Row 12: each load for ``seconds``."""
+    outcome = Outcome()
+    for number, (factor, cameras) in enumerate(LOADS):
+        if effort.goes_on(outcome.done):
+            folder = effort.folder / str(number)
+            one_load(outcome, folder, plan(effort, factor, cameras, seconds), policy, seconds)
+            outcome.done += 1
+    return outcome
+
+
+def one_load(outcome: Outcome, folder: Path, frames: list[tuple[float, str]], policy: str, seconds: float) -> None:
+    """Send ``frames`` to a worker and account for each of them."""
+    with Yard(folder, *QUICK) as yard:
+        sections = {"mailbox": {"policy": policy}, "batch": {"max": 1}, "status": {"port": 0}}
+        worker = yard.worker(service_s=SERVICE_S, **sections)
+        worker.start()
+        worker.wait_connected()
+        crowd = Crowd(yard.broker, frames)
+        crowd.run(seconds + 20)
+        status = _settled_status(worker, len(frames))
+        verdicts = list(yard.verdicts.all)
+    ages = [verdict["judged_at"] - verdict["captured_at"] for verdict in verdicts]
+    p99 = float(np.percentile(ages, 99))
+    outcome.see("p99 age ms", round(1000 * p99))
+    outcome.demand(p99 <= LIMIT_S, f"99th percentile age {p99:.2f} s, allowed {LIMIT_S:.2f} s")
+    offered = sum(camera != "noisy" for _, camera in frames)
+    served = sum(verdict["camera"] != "noisy" for verdict in verdicts)
+    outcome.add("quiet frames", offered)
+    outcome.add("quiet frames judged", served)
+    outcome.demand(served >= 0.999 * offered, f"{served} of {offered} quiet frames judged")
+    _account(outcome, status, len(frames))
+
+
+def _settled_status(worker: Forked, received: int) -> dict[str, Any]:
+    """The worker's counters once it has taken all and nothing waits."""
+    page = worker.log().partition("status page url=")[2].split()[0]
+
+    def settled() -> dict[str, Any] | None:
+        with urllib.request.urlopen(f"{page.rstrip('/')}/api/status", timeout=5) as answer:  # noqa: S310 - our own page
+            status: dict[str, Any] = json.load(answer)
+        counters = status["counters"]
+        done = counters["received"] >= received and counters["acked"] >= received
+        return status if done else None
+
+    deadline = time.monotonic() + 120
+    while (status := settled()) is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert status is not None, "the worker does not finish"
+    return status
+
+
+def _account(outcome: Outcome, status: dict[str, Any], sent: int) -> None:
+    counters = status["counters"]
+    verdicts = sum(counters[name] for name in ("positive", "negative", "uncertain", "error"))
+    ends = verdicts + counters["dropped"] + counters["deadletters"]
+    for name, count in (("in", counters["received"]), ("verdicts", verdicts), ("dropped", counters["dropped"])):
+        outcome.add(name, count)
+    outcome.demand(counters["received"] == sent, f"{counters['received']} received of {sent}")
+    outcome.demand(ends == counters["received"], f"{counters['received']} in, {ends} ended")
+
+
+def overload_control(effort: Effort) -> str:
+    """First in, first out."""
+
+    def measure(outcome: Outcome) -> None:
+        one = Effort(effort.seed, 1, effort.deadline, effort.folder)
+        outcome.failures += overload(one, "every", 6.0).failures
+
+    return f"first in, first out: {must_fail(measure)}"
