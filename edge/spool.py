@@ -142,7 +142,7 @@ class Spool:
         return dropped
 
     def close(self) -> None:
-        """Write what the system still holds, and end."""
+        """Leave the file that is being written; every record in it was handed to the system before."""
         self._finish_file()
 
     # -- inside ------------------------------------------------------------------------------------------------

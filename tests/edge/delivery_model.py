@@ -51,7 +51,7 @@ class Worker:
         self.link = parts.get("link", Link)(settings, self.courier, (frame_filter(config), TOPICS.canary), will)
         self.courier.attach(self.link)
         self.courier.set_warm()
-        self._selector = selectors.SelectSelector()
+        self._selector = selectors.PollSelector()
 
     def put(self, frame: RawFrame) -> list[RawFrame]:
         """The courier's sink."""
@@ -71,7 +71,7 @@ class Worker:
         """Open a connection and send CONNECT."""
         theirs = self.broker.accept()
         self.link._client._create_socket_connection = lambda: theirs  # type: ignore[method-assign]
-        self._selector = selectors.SelectSelector()
+        self._selector = selectors.PollSelector()
         self._selector.register(self.link._wakes, selectors.EVENT_READ)
         self.link.connect()
 

@@ -245,8 +245,12 @@ class Kept(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
+        self.spool.close()
         self.spool = Spool(self.path, 4000, 3600)
         assert {record.key: record.payload for record in self.spool.start()} == self.expected
+
+    def teardown(self) -> None:
+        self.spool.close()
 
     @invariant()
     def bounded_and_complete(self) -> None:
@@ -261,3 +265,12 @@ def test_spool_keeps_what_a_dictionary_keeps(tmp_path: Path) -> None:
     case = machine.TestCase
     case.settings = settings(max_examples=60, stateful_step_count=40, deadline=None, database=None)
     case().runTest()
+
+
+def test_spool_holds_one_descriptor_however_much_it_writes(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    spool = Spool(tmp_path, 50_000, 3600)
+    fill(spool, 2000)
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1
+    spool.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before

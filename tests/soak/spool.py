@@ -37,6 +37,7 @@ def cuts(records: int) -> Outcome:
             outcome.add("cuts")
             outcome.demand(found == whole, f"cut at {length}: {len(found)} records instead of {len(whole)}")
             spool.keep("new", TOPIC, b"x", "a")
+            spool.close()
             again = [record.key for record in Spool(folder, 1 << 20, 3600).start()]
             outcome.demand(again == [*whole, "new"], f"cut at {length}: after a start {len(again)} records")
     return outcome
