@@ -160,7 +160,9 @@ class Cascade:
         batch = np.stack(
             [prepare_input(pixels, spec.input) for row in rows if (pixels := frames[row].pixels) is not None]
         )
-        probabilities = as_probabilities(self.species.infer(batch), spec.output.kind)
+        answers = self.species.infer(batch)
+        probabilities = as_probabilities(answers, spec.output.kind)
+        probabilities[~np.isfinite(answers).all(axis=1)] = np.nan  # a softmax makes a zero of a logit of -inf
         stages = {"species": 1000 * (self._clock() - began)}
         for row, answer in zip(rows, probabilities, strict=True):
             verdicts[row] = self._with_species(frames[row], verdicts[row], answer, stages)
