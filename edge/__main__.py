@@ -47,7 +47,7 @@ def _logging(form: str) -> None:
 
 @app.command()
 def run(config: ConfigOption, log: LogOption = "text") -> None:
-    """Run the worker until SIGTERM.
+    """Run the worker until SIGTERM. A SIGHUP loads the configuration anew, beside the one that runs.
 
     Exit codes: 0 stopped by a signal, 75 transient (restart it), 78 bad configuration or artifact (do not restart).
     """
@@ -58,7 +58,7 @@ def run(config: ConfigOption, log: LogOption = "text") -> None:
     from edge.worker import Worker
 
     _logging(log)
-    Worker(load_config(config)).run()
+    Worker(load_config(config), read=lambda: load_config(config)).run()
 
 
 @app.command()

@@ -31,7 +31,7 @@ VISIT_GAP_S = 10.0
 _COUNTERS = (
     *("received", "received_bytes", "dropped", "refused", "deadletters", "published", "publish_failures", "acked"),
     *(outcome.value for outcome in Outcome),
-    *("reused", "evicted_cameras", "spool_failures"),
+    *("reused", "evicted_cameras", "spool_failures", "reloads", "reload_failures"),
 )
 _USERINFO = re.compile(r"//[^/@]*@")
 
@@ -84,6 +84,7 @@ class Health:
         self._started_s, self._started_at = now, wall()
         self._state: tuple[State, str, float] = ("starting", "starting", now)
         self._fault: str | None = None
+        self._reload_fault: str | None = None
         self._broker = _Broker(since_s=now)
         self._beats: dict[str, float] = {}
         self._progress_s = now
@@ -204,6 +205,12 @@ class Health:
         with self._lock:
             self._models = {role: dict(facts) for role, facts in models.items()}
 
+    def reloaded(self, fault: str | None) -> None:
+        """A configuration was taken while running, or refused with ``fault``; the last fault stays until one is."""
+        with self._lock:
+            self._counts["reloads" if fault is None else "reload_failures"] += 1
+            self._reload_fault = fault
+
     def beat(self, part: Literal["link", "engine"]) -> None:
         """The thread that owns ``part`` gives a sign of life."""
         with self._lock:
@@ -275,6 +282,7 @@ class Health:
                 "latency_ms": {stage: latency.summary() for stage, latency in self._latency.items()},
                 "beats": {part: round(now - beat, 1) for part, beat in self._beats.items()},
                 "models": self._models,
+                "reload_fault": self._reload_fault,
                 "cameras": [self._cameras[name].row(now) for name in sorted(self._cameras)],
                 "positives": [{**row, "age_s": round(now - at, 1)} for at, row in reversed(self._positives)],
             }

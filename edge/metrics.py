@@ -91,6 +91,8 @@ def _worker_counters(snapshot: Snapshot) -> Iterator[Metric]:
         ("verdicts_published", "Verdicts that the broker confirmed.", counters["published"]),
         ("frames_acknowledged", "Frames acknowledged to the broker.", counters["acked"]),
         ("cameras_forgotten", "Cameras forgotten to stay within the bound.", counters["evicted_cameras"]),
+        ("reloads", "Configurations taken while running.", counters["reloads"]),
+        ("reload_failures", "Configurations refused while running.", counters["reload_failures"]),
         ("broker_connects", "Connections that the broker accepted.", snapshot["broker"]["connects"]),
     ):
         yield CounterMetricFamily(f"{PREFIX}_{name}", help_text, value=value)

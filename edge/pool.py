@@ -20,12 +20,13 @@ from edge.records import Frame, RawFrame
 
 
 class _Slot:
-    """A frame being decoded; ``frame`` is set when it is done."""
+    """A frame being decoded by ``decode``; ``frame`` is set when it is done."""
 
-    __slots__ = ("frame", "raw")
+    __slots__ = ("decode", "frame", "raw")
 
-    def __init__(self, raw: RawFrame) -> None:
+    def __init__(self, raw: RawFrame, decode: Callable[[RawFrame], Frame]) -> None:
         self.raw = raw
+        self.decode = decode
         self.frame: Frame | None = None
 
 
@@ -88,6 +89,19 @@ class Intake:
             self._arrived.notify_all()
             return frames
 
+    def exchange(self, decode: Callable[[RawFrame], Frame], ahead: int) -> list[Frame]:
+        """Decode with ``decode`` from now on; waits for the frames that the old one has begun, and returns them."""
+        with self._lock:
+            begun = list(self._slots)
+            self._decode, self._ahead = decode, ahead
+            self._decoded.wait_for(lambda: self._failure or all(slot.frame is not None for slot in begun))
+            if self._failure is not None:
+                raise self._failure
+            for _ in begun:
+                self._slots.popleft()
+            self._arrived.notify_all()
+            return [slot.frame for slot in begun if slot.frame is not None]
+
     def backlog(self) -> tuple[int, int, float | None]:
         """Frames waiting or decoded and not yet taken, their payload bytes, monotonic receive time of the oldest."""
         with self._lock:
@@ -126,7 +140,7 @@ class Intake:
     def _work(self) -> None:
         while (slot := self._take()) is not None:
             try:
-                frame = self._decode(slot.raw)
+                frame = slot.decode(slot.raw)
             except Exception as error:  # noqa: BLE001 - handed on to the engine's thread, which ends the worker
                 self._fail(error)
                 return
@@ -145,7 +159,7 @@ class Intake:
             raw = None if self._closing else self._mailbox.take()
             if raw is None:
                 return None
-            slot = _Slot(raw)
+            slot = _Slot(raw, self._decode)
             self._slots.append(slot)
             return slot
 

@@ -30,6 +30,7 @@ from edge.mailbox import Mailbox
 from edge.parts import Parts, decode_workers, frame_filter, link_settings, load_parts, open_spool, stale_filters
 from edge.pool import Intake
 from edge.records import Frame, Outcome, Verdict
+from edge.swap import Successor, load_successor
 from edge.unchanged import Unchanged
 from edge.verdict import encode
 from edge.web import StatusServer, build_server, create_app
@@ -53,9 +54,13 @@ class Worker:
     Args:
         config: checked configuration.
         health: kept by the caller where it wants to look inside.
+        read: reads the configuration anew; given, a SIGHUP (``reload``) loads it beside the running one and changes
+            over between two batches, or stays with what runs where anything is wrong with it.
     """
 
-    def __init__(self, config: Config, health: Health | None = None) -> None:
+    def __init__(
+        self, config: Config, health: Health | None = None, *, read: Callable[[], Config] | None = None
+    ) -> None:
         self.config = config
         self.health = health or Health(
             config.worker, limits=HealthLimits(link_s=max(60.0, 3.0 * config.mqtt.keepalive_s))
@@ -67,9 +72,14 @@ class Worker:
         self._unchanged = Unchanged() if config.skip_unchanged else None
         self._snapshots: OrderedDict[str, float] = OrderedDict()
         self._latencies: deque[float] = deque(maxlen=LATENCIES_KEPT)
+        self._failures = 0
         self.inferences = 0
         self._server: StatusServer | None = None
         self._parts: Parts | None = None
+        self._read = read
+        self._reload = threading.Event()
+        self._loading: threading.Thread | None = None
+        self._successor: Successor | None = None
 
     @property
     def url(self) -> str | None:
@@ -86,11 +96,17 @@ class Worker:
         """Serve until SIGTERM or SIGINT, then drain; raises what ended the worker if it was not a signal."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        if self._read is not None and hasattr(signal, "SIGHUP"):
+            signal.signal(signal.SIGHUP, lambda _number, _frame: self.reload())
         if self.config.mqtt.version != 5:
             log.warning("MQTT 3.1.1 has no reason codes: a verdict that the broker's access list denies is lost unseen")
         self._begin()
         self._engine_loop()
         self._finish()
+
+    def reload(self) -> None:
+        """Load the configuration anew and change over to it; returns at once, ``health`` and log tell how it went."""
+        self._reload.set()
 
     def start(self) -> None:
         """Begin in the background; returns when engines are loaded and the threads run."""
@@ -180,26 +196,62 @@ class Worker:
     # -- the engine's thread -----------------------------------------------------------------------------------
 
     def _engine_loop(self) -> None:
-        batch = self.config.batch
         next_stats = time.monotonic() + STATS_EVERY_S
-        failures = 0
         while not self._stop.is_set():
             self._look_around()
+            self._change_over()
+            batch = self.config.batch
             frames = self._intake.next_batch(batch.max, batch.wait_ms / 1000, IDLE_S)
             if frames:
-                try:
-                    self._judge(frames)
-                    failures = 0
-                except DeviceLostError:
-                    raise
-                except EngineRunError as error:
-                    failures += 1
-                    if failures >= ENGINE_FAILURES:
-                        raise
-                    self._judge_one_by_one(frames, error)
+                self._serve(frames)
             if time.monotonic() >= next_stats:
                 next_stats += STATS_EVERY_S
                 self._publish_stats()
+
+    def _serve(self, frames: list[Frame]) -> None:
+        """Judge a batch; its frames alone where the engine fails on it, unless it does so again and again."""
+        try:
+            self._judge(frames)
+            self._failures = 0
+        except DeviceLostError:
+            raise
+        except EngineRunError as error:
+            self._failures += 1
+            if self._failures >= ENGINE_FAILURES:
+                raise
+            self._judge_one_by_one(frames, error)
+
+    def _change_over(self) -> None:
+        """Begin to load a successor when one is asked for; take it when it is there."""
+        if self._reload.is_set() and self._loading is None and self._read is not None:
+            self._reload.clear()
+            self._loading = threading.Thread(target=self._load_aside, args=(self._read,), name="reload", daemon=True)
+            self._loading.start()
+        if self._loading is None or self._loading.is_alive():
+            return
+        successor, self._successor, self._loading = self._successor, None, None
+        if successor is not None:
+            self._take_over(successor)
+
+    def _load_aside(self, read: Callable[[], Config]) -> None:
+        try:
+            self._successor = load_successor(self.config, read)
+        except ParrotgateError as error:
+            self.health.reloaded(str(error))
+            log.error("reload refused, what runs stays: %s", error)
+
+    def _take_over(self, successor: Successor) -> None:
+        old = self._parts
+        frames = self._intake.exchange(successor.parts.decoder, successor.config.batch.max)
+        if frames:
+            self._serve(frames)
+        self.config, self._parts = successor.config, successor.parts
+        self._unchanged = Unchanged() if self.config.skip_unchanged else None
+        self.health.set_models(self._parts.describe())
+        self.health.reloaded(None)
+        log.info("reloaded gate=%s", self._parts.gate.name)
+        if old is not None:
+            old.close()
 
     def _look_around(self) -> None:
         self.health.beat("engine")
