@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from edge.poison import PoisonJournal
 from edge.spool import Spool
 from engines import Engine, ImageLimits, InputSpec, ModelError, open_engine
 
+POISON_JOURNAL = "poison.json"  # in the spool's folder
 PACKET_HEADROOM = 4  # a message this many times over the frame cap is still answered; beyond, the broker drops it
 
 
@@ -163,7 +165,9 @@ def _opener(config: Config, inputs: list[InputSpec]) -> PictureOpener | Isolated
     )
     if config.decode.mode == "threads":
         return opener
-    return IsolatedOpener(opener, config.mailbox.max_frame_bytes, decode_workers(config), PoisonJournal())
+    folder = config.spool.folder
+    journal = PoisonJournal(None if folder is None else Path(folder) / POISON_JOURNAL)
+    return IsolatedOpener(opener, config.mailbox.max_frame_bytes, decode_workers(config), journal)
 
 
 def _open_features(config: Config) -> Engine:
