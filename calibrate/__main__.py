@@ -14,6 +14,7 @@ import typer
 
 from calibrate import (
     ablation_command,
+    bench_fit_command,
     benchmark_command,
     cluster_command,
     compare_command,
@@ -158,6 +159,7 @@ for _module in (
     species_command,
     review_command,
     convert_command,
+    bench_fit_command,
 ):
     _module.register(app)
 

@@ -39,7 +39,7 @@ def extract_on_cluster(
         found = Parallel()(
             task(model.resolve(), engine.spec.sha256, chunk, tuple(views), cache and cache.resolve()) for chunk in whole
         )
-    return collect([item for chunk in found for item in chunk], views, engine.spec.output.size)
+    return collect((item for chunk in found for item in chunk), len(paths), views, engine.spec.output.size)
 
 
 def _features(

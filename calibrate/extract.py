@@ -6,7 +6,7 @@ On a cluster (``calibrate.distributed``) whole chunks are tasks, decoded and inf
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,12 +69,14 @@ def extract(
 
     What ``cache`` holds is read from it, and what it does not hold is put there as soon as it is known.
     """
-    found: list[Known | str] = []
+    chunks = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
     with Parallel(n_jobs=cpu_count(), backend="threading") as parallel:
-        chunks = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
-        for chunk in track(chunks, f"batches of {BATCH} pictures"):
-            found += features_of(engine, chunk, views, cache, parallel)
-    return collect(found, views, engine.spec.output.size)
+        found = (
+            item
+            for chunk in track(chunks, f"batches of {BATCH} pictures")
+            for item in features_of(engine, chunk, views, cache, parallel)
+        )
+        return collect(found, len(paths), views, engine.spec.output.size)
 
 
 def features_of(
@@ -88,16 +90,22 @@ def features_of(
     return [next(computed) if isinstance(item, _Prepared) else item for item in looked_up]
 
 
-def collect(found: Sequence[Known | str], views: Sequence[str], size: int) -> Extracted:
-    """Rows ``size`` wide and reasons, in the order of the paths, as arrays."""
-    known = [(index, item) for index, item in enumerate(found) if isinstance(item, Known)]
-    arrays = {
-        view: np.stack([item.rows[i] for _, item in known]) if known else np.empty((0, size), np.float32)
-        for i, view in enumerate(views)
-    }
-    rows = np.asarray([index for index, _ in known], dtype=np.intp)
-    reasons = {index: item for index, item in enumerate(found) if isinstance(item, str)}
-    return Extracted(rows, arrays, tuple(item.digest for _, item in known), reasons)
+def collect(found: Iterable[Known | str], count: int, views: Sequence[str], size: int) -> Extracted:
+    """Rows ``size`` wide and reasons of ``count`` paths, in their order, as arrays that are filled as they come."""
+    arrays = {view: np.empty((count, size), np.float32) for view in views}
+    rows: list[int] = []
+    digests: list[str] = []
+    reasons: dict[int, str] = {}
+    for index, item in enumerate(found):
+        if isinstance(item, str):
+            reasons[index] = item
+            continue
+        for array, row in zip(arrays.values(), item.rows, strict=True):
+            array[len(rows)] = row
+        rows.append(index)
+        digests.append(item.digest)
+    kept = {view: array[: len(rows)] for view, array in arrays.items()}
+    return Extracted(np.asarray(rows, dtype=np.intp), kept, tuple(digests), reasons)
 
 
 def _infer(

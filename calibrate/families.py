@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -21,7 +22,7 @@ def merge_families(samples: Samples, groups: Mapping[str, str]) -> Samples:
         if name not in known and name not in families:
             raise UsageError(f"--together: no folder {name!r}; there are {', '.join(sorted(known))}")
     merged = [groups.get(f, groups.get(f.rpartition("/")[2], f)) for f in map(str, samples.family)]
-    return Samples(samples.features, samples.positive, np.asarray(merged, np.str_), samples.source, samples.digests)
+    return replace(samples, family=np.asarray(merged, np.str_))
 
 
 def parse_groups(together: Sequence[str]) -> dict[str, str]:

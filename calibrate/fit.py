@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import scipy
 import sklearn
 from threadpoolctl import threadpool_limits
 
+from calibrate.blocks import blocks, fits_whole
 from calibrate.calibrators import Calibration, Kind, choose_kind, fit_calibrator
 from calibrate.folds import Split, split
 from calibrate.metrics import measure
@@ -65,29 +66,50 @@ class FittedGate:
     folds: Split
 
 
-def fit_gate(samples: Samples, model: ModelSpec, recipe: Recipe, options: FitOptions) -> FittedGate:
+def fit_gate(
+    samples: Samples,
+    model: ModelSpec,
+    recipe: Recipe,
+    options: FitOptions,
+    begin: Callable[[str], None] = lambda _: None,
+) -> FittedGate:
     """Fit ``recipe`` on ``samples``, whose features are those of ``model``, its views already joined.
+
+    Many rows stay in float32: memory beyond ``samples`` is at most three times theirs, and what D x D matrices take.
+    ``begin`` is told each phase as it begins.
 
     Raises:
         UsageError: the samples cannot give the gate that was asked for.
     """
     samples = _with_enough_negatives(samples)
     _check(samples, recipe, options)
+    begin("unit rows")
     seen = samples.with_features(_as_the_gate_sees(samples.features, normalise=recipe.normalise))
     # One thread: sums over threads come in any order, and the same pictures must give the same bytes.
     with threadpool_limits(limits=1):
-        return _fit(samples, seen, model, recipe, options)
+        return _fit(samples, seen, model, recipe, options, begin)
 
 
-def _fit(original: Samples, samples: Samples, model: ModelSpec, recipe: Recipe, options: FitOptions) -> FittedGate:
+def _fit(
+    original: Samples,
+    samples: Samples,
+    model: ModelSpec,
+    recipe: Recipe,
+    options: FitOptions,
+    begin: Callable[[str], None],
+) -> FittedGate:
     discriminative = wants_discriminative(recipe, samples)
+    begin("near-duplicates and folds")
     folds = split(samples, options.seed)
     log.info("held-out scores from %s", folds.description)
+    begin("members")
     recipe = recipe.planned(samples, folds.fold)
     members = recipe.fit(samples, discriminative=discriminative)
+    begin("members of the folds, calibration")
     held_out, join_arrays, calibration = hold_out(samples, recipe, folds, discriminative)
     decision = _decision(calibration, options)
     accepted = held_out.decisive >= decision.threshold
+    begin("figures and their intervals")
     figures = measure(samples, held_out.score, accepted, held_out.probability, options.seed)
     manifest = GateManifest(
         format=FORMAT,
@@ -103,7 +125,7 @@ def _fit(original: Samples, samples: Samples, model: ModelSpec, recipe: Recipe, 
         decision=decision,
         training=_training(samples, folds, options.seed),
         metrics=figures,
-        options=dict(recipe.options(samples)),
+        options={**recipe.options(samples), **_left_out(samples)},
         versions={"python": platform.python_version(), **{m.__name__: m.__version__ for m in (np, scipy, sklearn)}},
     )
     arrays: dict[str, npt.NDArray[Any]] = {
@@ -115,9 +137,15 @@ def _fit(original: Samples, samples: Samples, model: ModelSpec, recipe: Recipe, 
     return FittedGate(manifest, arrays, samples, held_out, folds)
 
 
-def _as_the_gate_sees(features: Floats, *, normalise: bool) -> Float64:
-    wide = features.astype(np.float64)
-    return unit_rows(wide).astype(np.float64, copy=False) if normalise else wide
+def _as_the_gate_sees(features: Floats, *, normalise: bool) -> Floats:
+    """In float64; where that would be a large copy, in float32, and without one where nothing is normalised."""
+    precision = np.float64 if fits_whole(features) else np.float32
+    if not normalise:
+        return features.astype(precision, copy=False)
+    seen = np.empty(features.shape, precision)
+    for rows in blocks(features):
+        seen[rows] = unit_rows(features[rows].astype(np.float64))
+    return seen
 
 
 def _with_enough_negatives(samples: Samples) -> Samples:
@@ -129,8 +157,9 @@ def _with_enough_negatives(samples: Samples) -> Samples:
 
 def _check(samples: Samples, recipe: Recipe, options: FitOptions) -> None:
     if samples.positives < MIN_POSITIVES:
+        torn = f" ({len(samples.torn)} more lie among the negatives too and were left out)" if samples.torn else ""
         raise UsageError(
-            f"{samples.positives} readable, different positives are too few for a gate: "
+            f"{samples.positives} readable, different positives are too few for a gate{torn}: "
             f"at least {MIN_POSITIVES}, better 200"
         )
     recipe.check(samples)
@@ -163,13 +192,16 @@ def hold_out(
 
 def _member_scores(samples: Samples, recipe: Recipe, folds: Split, discriminative: bool) -> tuple[Float64, list[float]]:
     """Scores (m, n) of every picture by members that did not see its fold."""
-    columns = [recipe.fit(samples.take(folds.fold != f), discriminative=discriminative) for f in range(folds.count)]
-    scores = np.empty((len(columns[0]), len(samples.positive)))
-    for fold, members in enumerate(columns):
+    scores, forgives = np.empty((0, len(samples.positive))), list[float]()
+    for fold in range(folds.count):
         rows = folds.fold == fold
+        members = recipe.fit(samples.take(~rows), discriminative=discriminative)
+        if not fold:
+            scores = np.empty((len(members), len(rows)))
+            forgives = [fitted.forgives for fitted in members]
         for j, fitted in enumerate(members):
             scores[j, rows] = fitted.score(samples.features[rows])
-    return scores, [fitted.forgives for fitted in columns[0]]
+    return scores, forgives
 
 
 def _fit_join(scores: Float64, positive: Booleans, forgives: Sequence[float]) -> dict[str, Float64]:
@@ -224,6 +256,10 @@ def _training(samples: Samples, folds: Split, seed: int) -> Training:
         folds=folds.description,
         seed=seed,
     )
+
+
+def _left_out(samples: Samples) -> dict[str, int]:
+    return {"left_out_on_both_sides": len(samples.torn)} if samples.torn else {}
 
 
 def _positive_name(samples: Samples) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from engines import UsageError
@@ -35,7 +36,7 @@ def find_pictures(positives: Path, negatives: Sequence[Path]) -> list[Picture]:
     resolved = [folder.resolve() for folder in folders]
     for folder, whole in zip(folders, resolved, strict=True):
         if not folder.is_dir():
-            raise UsageError(f"{folder}: no such folder; give a folder of pictures")
+            raise UsageError(f"{folder}: no such folder; give a folder of pictures{_meant(folder)}")
         if resolved.count(whole) > 1:
             raise UsageError(f"{folder}: given twice; a folder is either positive or one source of negatives")
     names = _source_names(resolved)
@@ -66,6 +67,16 @@ def _pictures_below(folder: Path, source: str, *, positive: bool) -> list[Pictur
     if not found:
         raise UsageError(f"{folder}: no picture found; expected files ending in {', '.join(sorted(SUFFIXES))}")
     return found
+
+
+def _meant(folder: Path) -> str:
+    """A hint at the folder beside it whose name is most like the one given."""
+    try:
+        beside = [path.name for path in folder.parent.iterdir() if path.is_dir()]
+    except OSError:
+        return ""
+    close = get_close_matches(folder.name, beside, n=1, cutoff=0.75)
+    return f"; did you mean {folder.parent / close[0]}?" if close else ""
 
 
 def _source_names(folders: Sequence[Path]) -> list[str]:

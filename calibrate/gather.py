@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from calibrate.blocks import blocks
 from calibrate.extract import Extracted, extract
 from calibrate.feature_cache import FeatureCache
 from calibrate.folders import Picture, find_pictures
-from calibrate.samples import Samples, drop_repeats
+from calibrate.samples import Floats, Samples, drop_repeats
 from edge.gate import join_views
 from engines import Engine, ModelError
 
@@ -43,19 +44,25 @@ def gather(
     extracted = extract(engine, [picture.path for picture in pictures], views, cache)
     _say("cannot be read, skipped", [f"{pictures[i].path}: {why}" for i, why in extracted.unreadable.items()])
     samples = _samples(pictures, extracted, views, normalise=normalise)
-    samples, repeats, both = drop_repeats(samples)
+    samples, repeats = drop_repeats(samples)
     if repeats:
         log.warning("%d pictures are exact copies of others in their class; each is used once", repeats)
-    names = dict(zip(extracted.digests, (pictures[i].path for i in extracted.rows), strict=True))
-    _say("both among the positives and the negatives: mend the folders", [str(names[digest]) for digest in both])
+    places: dict[str, list[str]] = {digest: [] for digest in samples.torn}
+    for digest, i in zip(extracted.digests, extracted.rows, strict=True):
+        if digest in places:
+            places[digest].append(str(pictures[i].path))
+    _say(
+        "lie both among the positives and the negatives, left out of both: mend the folders",
+        [" = ".join(paths) for paths in places.values()],
+    )
     return samples
 
 
 def _samples(pictures: Sequence[Picture], extracted: Extracted, views: Sequence[str], *, normalise: bool) -> Samples:
     found = [pictures[i] for i in extracted.rows]
-    with np.errstate(invalid="ignore"):
-        features = join_views([extracted.views[view] for view in views], normalise=normalise)
-    usable = np.isfinite(features).all(axis=1) & (np.abs(features).max(axis=1, initial=0.0) > 0)
+    features = _joined([extracted.views[view] for view in views], normalise=normalise)
+    finite = [np.isfinite(features[b]).all(axis=1) & features[b].any(axis=1) for b in blocks(features)]
+    usable = np.concatenate(finite)
     _say("have no finite features, skipped", [str(found[i].path) for i in np.flatnonzero(~usable)])
     samples = Samples(
         features,
@@ -65,6 +72,17 @@ def _samples(pictures: Sequence[Picture], extracted: Extracted, views: Sequence[
         extracted.digests,
     )
     return samples.take(usable)
+
+
+def _joined(views: Sequence[Floats], *, normalise: bool) -> Floats:
+    """Views (n, D) joined as on the box, float32; one view alone is not copied."""
+    if len(views) == 1:
+        return join_views(views, normalise=normalise)
+    joined = np.empty(views[0].shape, np.float32)
+    with np.errstate(invalid="ignore"):
+        for rows in blocks(joined):
+            joined[rows] = join_views([view[rows] for view in views], normalise=normalise)
+    return joined
 
 
 def _say(what: str, lines: list[str]) -> None:

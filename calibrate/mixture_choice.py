@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
 
-from calibrate.folds import Folds, grouped_folds
+from calibrate.folds import Folds, split
 from calibrate.members import Covariance
 from calibrate.samples import Float64, Samples
 
@@ -48,8 +48,8 @@ def mixture_candidates(train: Samples, seed: int) -> list[Candidate]:
     Likelihood on pictures left out decides: BIC counts parameters as if there were more pictures than features
     (gate.md 2.3), and is there to be compared.
     """
-    own = np.asarray(train.features[train.positive], np.float64)
-    fold, _ = grouped_folds(train.family[train.positive], FOLDS, 0.5, np.random.default_rng(seed))
+    positives = train.take(train.positive)
+    own, fold = np.asarray(positives.features, np.float64), split(positives, seed, FOLDS).fold
     found = [
         _candidate(own, fold, mixtures, covariance, seed)
         for covariance in COVARIANCES

@@ -121,13 +121,14 @@ class RobustRecipe:
     def fit(self, samples: Samples, *, discriminative: bool) -> list[FittedMember]:
         if not discriminative:
             return [self._density(samples.features[samples.positive], 0.5)]
-        near = samples.positive | (samples.source == self.nearest)
         if self.nearest is None:
             density = self._density(samples.features[samples.positive], 0.1)
             return [density, fit_logistic(samples.features, samples.positive)]
-        finer = fit_logistic(samples.features[near], samples.positive[near], strength=NEAR_C, forgives=1.0)
+        near = samples.positive | (samples.source == self.nearest)
+        neighbours = samples.features[near]  # the largest copy of a fit: made once
+        finer = fit_logistic(neighbours, samples.positive[near], strength=NEAR_C, forgives=1.0)
         far = fit_logistic(samples.features, near, name="far", strength=FAR_C, forgives=0.2)
-        return [self._density(samples.features[near], 0.1), finer, far]
+        return [self._density(neighbours, 0.1), finer, far]
 
     def planned(self, samples: Samples, fold: npt.NDArray[np.intp]) -> RobustRecipe:
         """With the nearest source, if every fold leaves enough of it and of what is farther to learn from."""

@@ -111,11 +111,17 @@ def families(study: Study) -> list[dict[str, Any]]:
 def duplicates(study: Study) -> dict[str, Any]:
     """Exact copies, near-duplicates, and what of them lies on both sides or in several folds."""
     samples, fold = study.samples, study.fold
-    copies = [[str(path) for path in paths] for paths in study.paths.values() if len(paths) > 1]
+    copies = [
+        [str(path) for path in paths]
+        for digest, paths in study.paths.items()
+        if len(paths) > 1 and digest not in samples.torn
+    ]
+    left_out = [[str(path) for path in study.paths.get(digest, ())] for digest in samples.torn]
     groups = near_duplicates(samples.features)
     return {
         "alike": ALIKE,
         "copies": copies,
+        "left_out": left_out,
         "groups": len(groups),
         "pictures": int(sum(map(len, groups))),
         "both_sides": [_named(study, rows) for rows in groups if _differ(samples.positive, rows)],

@@ -19,13 +19,15 @@ Strings = npt.NDArray[np.str_]
 @dataclass(frozen=True, slots=True)
 class Samples:
     """n pictures: ``features`` (n, D), ``positive`` (n,), ``family`` (n,) the folder that stays together in a fold,
-    ``source`` (n,) the folder given on the command line, ``digests`` n SHA-256 of the files."""
+    ``source`` (n,) the folder given on the command line, ``digests`` n SHA-256 of the files; ``torn`` those of files
+    found on both sides, which are not among the n."""
 
     features: Floats
     positive: Booleans
     family: Strings
     source: Strings
     digests: tuple[str, ...]
+    torn: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         sizes = {len(self.features), len(self.positive), len(self.family), len(self.source), len(self.digests)}
@@ -48,9 +50,14 @@ class Samples:
 
     def take(self, rows: npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> Samples:
         """The samples at ``rows`` (a mask or indices)."""
-        chosen = np.arange(len(self.positive))[rows]
+        everything = np.arange(len(self.positive))
+        chosen = everything[rows]
+        if np.array_equal(chosen, everything):
+            return self
         digests = tuple(self.digests[i] for i in chosen)
-        return Samples(self.features[rows], self.positive[rows], self.family[rows], self.source[rows], digests)
+        return Samples(
+            self.features[rows], self.positive[rows], self.family[rows], self.source[rows], digests, self.torn
+        )
 
     def digest(self) -> str:
         """SHA-256 over the sorted lines ``label family picture-hash``: names the training set."""
@@ -62,14 +69,15 @@ class Samples:
         return dict(sorted(Counter(map(str, self.family[self.positive == positive])).items()))
 
 
-def drop_repeats(samples: Samples) -> tuple[Samples, int, list[str]]:
-    """Without second copies of the same file on the same side; also their number, and the files on both sides.
+def drop_repeats(samples: Samples) -> tuple[Samples, int]:
+    """Each file once, and none that lies on both sides (``torn``); also how many further copies were dropped.
 
-    A copy in two folds would be judged by a member that knows it.
+    A copy in two folds would be judged by a member that knows it; of a file on both sides nobody knows which side is
+    right, and held out from one it would be known from the other.
     """
     seen: dict[tuple[bool, str], int] = {}
     for row, key in enumerate(zip(samples.positive.tolist(), samples.digests, strict=True)):
         seen.setdefault(key, row)
-    both = sorted(digest for positive, digest in seen if positive and (False, digest) in seen)
-    keep = np.asarray(sorted(seen.values()), dtype=np.intp)
-    return samples.take(keep), len(samples.positive) - len(keep), both
+    torn = {digest for positive, digest in seen if positive and (False, digest) in seen}
+    keep = np.asarray(sorted(row for (_, digest), row in seen.items() if digest not in torn), dtype=np.intp)
+    return replace(samples.take(keep), torn=tuple(sorted(torn))), len(samples.positive) - len(seen)

@@ -104,6 +104,7 @@ def test_gate_without_negatives_scores_without_probability(
     ("words", "sentence"),
     [
         (("--negatives", "nowhere"), "nowhere: no such folder"),
+        (("--negatives", "othr"), "othr: no such folder; give a folder of pictures; did you mean other?"),
         (("--negatives", "red"), "given twice"),
         (("--recipe", "seed", "--components", "512"), "at most 4"),
         (("--views", "upside_down"), "--views takes distinct names"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,14 @@ from typer.testing import CliRunner
 from calibrate.__main__ import app
 from calibrate.bench_gate import pooled_features
 from calibrate.convert import check_chain, convert
+from calibrate.figures import figures_table
+from calibrate.report import write_report
+from calibrate.samples import Samples
+from calibrate.study import fresh_study, refit_on_the_same
 from edge.gate_file import load_gate
 from engines import UsageError, load_spec
 from tests.calibrate import clusters
+from tests.edge.status import get, ready_health, serving
 
 SIZE = 24
 DEMO = Path(__file__).resolve().parents[2] / "edge" / "demo" / "models" / "features.onnx"
@@ -155,3 +161,28 @@ def test_chain_that_makes_no_gate_is_refused(size: int, change: dict[str, Any], 
     told = {"skews": [], "increasing": True, "out_of_bounds": "clip", **change}
     with pytest.raises(UsageError, match=sentence):
         check_chain(told, {"mean": np.zeros(SIZE)}, clusters.model(size), allow_skew=False)
+
+
+def test_converted_gate_without_figures_is_shown_by_table_report_and_status_page(tmp_path: Path) -> None:
+    """Nothing is known of its folds: no figure, and no page that stumbles over that."""
+    fitted = Fitted(tmp_path, size=128)
+    words = [*fitted.words(), "--model", str(DEMO), "--out", str(tmp_path / "gate.npz"), "--i-trust-these-files"]
+    assert CliRunner().invoke(app, ["convert", *words]).exit_code == 0
+    gate = load_gate(tmp_path / "gate.npz", features=load_spec(DEMO))
+    assert gate.manifest.metrics == {}
+    assert figures_table(gate.manifest).row_count == 0
+    positive = np.arange(300) < 150
+    names = np.where(positive, "parrots", "others")
+    rows = fitted.features.astype(np.float32)
+    samples = Samples(rows, positive, names, names, tuple(f"{i:064x}" for i in range(300)))
+    paths = {digest: [tmp_path / f"{digest[-3:]}.jpg"] for digest in samples.digests}
+    page = write_report(tmp_path / "report", fresh_study(gate, samples, paths)).read_text(encoding="utf-8")
+    assert "their folds and negatives are not known" in page
+    with pytest.raises(UsageError, match="fitted on other pictures than these"):
+        refit_on_the_same(gate, samples, load_spec(DEMO))
+    health = ready_health()
+    health.set_models({"gate": {"name": gate.name, "sha256": gate.sha256, "device": "cpu"}})
+    with serving(health) as server:
+        response, body = get(server, "/api/status")
+    assert response.status == 200
+    assert json.loads(body)["models"]["gate"]["name"] == gate.name

@@ -96,8 +96,10 @@ def test_any_sensible_number_of_positives_gives_a_gate_that_tells_apart(positive
 
 def test_far_source_is_told_apart_from_positives_and_neighbours_together() -> None:
     samples = clusters.samples(clusters.PARROTS, {"birds/owl": 30, "birds/wren": 30, "objects": 40})
-    far = samples.features + np.where(samples.source == "objects", 2.0, 0.0)[:, None].astype(np.float32)
-    far[samples.source == "objects", ::2] = 0.0
+    objects = samples.source == "objects"
+    far = samples.features + np.where(objects, 2.0, 0.0)[:, None].astype(np.float32)
+    far[objects, ::2] = 0.0
+    far[objects] *= np.random.default_rng(0).uniform(0.2, 3.0, far[objects].shape)  # no near-duplicates
     fitted = fit(samples.with_features(far))
     assert [member.name for member in fitted.manifest.members] == ["density", "discriminative", "far"]
     score = Gate(fitted.manifest, fitted.arrays).member_scores(far)["far"]
@@ -142,13 +144,20 @@ def test_chosen_threshold_is_the_files_own_and_counted_at(samples: Samples) -> N
     assert strict.manifest.metrics["recall"]["hits"] < lax.manifest.metrics["recall"]["hits"]
 
 
-def test_repeated_pictures_are_used_once_and_those_on_both_sides_named() -> None:
+def test_repeated_pictures_are_used_once_and_those_on_both_sides_not_at_all() -> None:
     samples = clusters.samples({"macaw": 4}, {"ducks": 3})
     a, duck = samples.digests[0], samples.digests[4]
     digests = (a, a, duck, samples.digests[3], duck, duck, samples.digests[6])
     twice = Samples(samples.features, samples.positive, samples.family, samples.source, digests)
-    kept, repeats, both = drop_repeats(twice)
-    assert (kept.positives, kept.negatives, repeats, both) == (3, 2, 2, [duck])
+    kept, repeats = drop_repeats(twice)
+    assert (kept.positives, kept.negatives, repeats, kept.torn) == (2, 1, 2, (duck,))
+    assert kept.digests == (a, samples.digests[3], samples.digests[6])
+
+
+def test_manifest_counts_what_was_left_out_for_lying_on_both_sides(samples: Samples) -> None:
+    assert "left_out_on_both_sides" not in fit(samples).manifest.options
+    torn = Samples(samples.features, samples.positive, samples.family, samples.source, samples.digests, ("a", "b"))
+    assert fit(torn).manifest.options["left_out_on_both_sides"] == 2
 
 
 def test_fit_uses_no_global_randomness(samples: Samples, caplog: pytest.LogCaptureFixture) -> None:

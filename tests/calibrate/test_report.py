@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
@@ -34,13 +36,23 @@ def done(result: Result) -> None:
     assert result.exit_code == 0, result.exception
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _folds_of_single_pictures() -> Iterator[None]:
+    """In four features every red is a near-duplicate of every other: no fold could keep them together."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("calibrate.folds.near_duplicates", lambda *_: [])
+        yield
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = place(tmp_path_factory.mktemp("home"))
     shutil.copytree(folder / "other/green", folder / "other" / HOSTILE)
     draw(folder, {f"other/{HOSTILE}": (40, 190, 90)}, seed=5)
     shutil.copy(folder / "other/green/3.png", folder / "other/green/copy.png")
-    shutil.copy(folder / "other/blue/3.png", folder / "red/a/blue.png")
+    shutil.copy(folder / "other/blue/5.png", folder / "red/b/torn.png")
+    blue = cv2.imread(str(folder / "other/blue/3.png"))
+    assert cv2.imwrite(str(folder / "red/a/blue.png"), blue, [cv2.IMWRITE_PNG_COMPRESSION, 9])
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         done(run("fit", *FIT, "--out", "gate.npz", "--report", "first"))
@@ -76,6 +88,17 @@ def test_duplicates_and_contradicting_labels_are_named(home: Path) -> None:
     duplicates = found(home)["duplicates"]
     assert ["other/green/3.png", "other/green/copy.png"] in [sorted(group) for group in duplicates["copies"]]
     assert any({"red", "other"} <= {p["source"] for p in group} for group in duplicates["both_sides"])
+
+
+def test_picture_on_both_sides_is_left_out_counted_and_named(home: Path) -> None:
+    report, manifest = found(home), json.loads((home / "first/gate.json").read_text())
+    assert [sorted(paths) for paths in report["duplicates"]["left_out"]] == [["other/blue/5.png", "red/b/torn.png"]]
+    assert manifest["options"]["left_out_on_both_sides"] == 1
+    assert manifest["training"]["groups"]["red/b"] == 14
+    assert manifest["training"]["negatives"]["other/blue"] == 13
+    page = (home / "first/report.html").read_text(encoding="utf-8")
+    assert "1 pictures lie among the positives and the negatives" in page
+    assert re.search(r"<code>(red/b/torn.png = other/blue/5.png|other/blue/5.png = red/b/torn.png)</code>", page)
 
 
 def test_worst_pictures_begin_with_the_mislabelled_one(home: Path) -> None:
