@@ -20,6 +20,7 @@ from calibrate import (
     compare_command,
     convert_command,
     extract_command,
+    parity_command,
     report_command,
     review_command,
     species_command,
@@ -160,6 +161,7 @@ for _module in (
     review_command,
     convert_command,
     bench_fit_command,
+    parity_command,
 ):
     _module.register(app)
 

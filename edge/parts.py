@@ -19,6 +19,7 @@ from edge.gate import Gate
 from edge.gate_file import load_gate
 from edge.isolated import IsolatedOpener
 from edge.link_handler import LinkSettings
+from edge.parity import check_parity
 from edge.picture import PictureOpener
 from edge.poison import PoisonJournal
 from edge.spool import Spool
@@ -81,6 +82,7 @@ def load_parts(config: Config) -> Parts:
     _refuse_what_is_not_built(config)
     features = _open_features(config)
     gate = load_gate(config.gate.file, sha256=config.gate.sha256, features=features.spec)
+    check_parity(config.features.model, features.spec, gate)
     species = _open_species(config)
     cascade = Cascade(
         features,

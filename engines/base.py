@@ -229,7 +229,7 @@ def _backend(path: Path) -> Any:
 
 
 def read_verified(path: Path, spec: ModelSpec, pin: str | None = None) -> bytes:
-    """The bytes of ``path``. Raises ``ModelError`` unless they have the hash of ``spec``, and that of ``pin``."""
+    """The bytes of the model file; ``ModelError`` unless they have the manifest's hash, and ``pin``'s if given."""
     try:
         model = path.read_bytes()
     except OSError as error:

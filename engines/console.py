@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from engines.errors import EXIT_CONFIG, EXIT_FAILED, ParrotgateError
+from engines.errors import EXIT_CONFIG, EXIT_FAILED, DeviceLostError, ParrotgateError
 
 T = TypeVar("T")
 
@@ -30,10 +31,12 @@ _EXTRAS = {
     "jinja2": "calibrate",
     "joblib": "calibrate",
     "matplotlib": "calibrate",
-    "onnx": "train",
+    "onnx": "convert",
     "scipy": "calibrate",
     "sklearn": "calibrate",
-    "torch": "train",
+    "timm": "export",
+    "torch": "export",
+    "torchvision": "export",
 }
 
 stderr = Console(stderr=True, highlight=False)
@@ -44,6 +47,10 @@ def run_app(app: Callable[..., object], name: str) -> None:
     """Run ``app`` and end the process: our errors become one line on stderr and their own exit code."""
     try:
         app(prog_name=name)
+    except DeviceLostError as error:
+        print(f"{name}: {error}", file=sys.stderr, flush=True)  # noqa: T201 - as below
+        sys.stdout.flush()
+        os._exit(error.exit_code)  # at once: the libraries' clean-up may hang or crash on a lost device
     except ParrotgateError as error:
         _end(name, str(error), error.exit_code)
     except ModuleNotFoundError as error:

@@ -7,7 +7,7 @@ from typing import Any
 
 from engines.base import Batch, CheckedEngine, Done, available_threads
 from engines.errors import EngineRunError, ModelError
-from engines.onnx_file import external_data
+from engines.onnx_file import external_data, summarize
 from engines.spec import ModelSpec
 
 try:
@@ -26,6 +26,7 @@ _ORT_ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
 )
 _ELEMENT = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
+_INTEGER = {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 
@@ -43,6 +44,7 @@ class OnnxEngine(CheckedEngine):
                 f"{spec.name}: the weights lie in other files ({', '.join(names[:3])}), which no hash protects; "
                 "save the model as one file (onnx.save with save_as_external_data=False)"
             )
+        _check_declared(model, spec)
         self._session = _session(model, spec, _providers(device, spec), threads)
         on_cuda = self._session.get_providers()[0] == _CUDA
         if device == "cuda" and not on_cuda:
@@ -71,6 +73,17 @@ class OnnxEngine(CheckedEngine):
     def close(self) -> None:
         super().close()
         self._session = None
+
+
+def _check_declared(model: bytes, spec: ModelSpec) -> None:
+    """Raise ``ModelError`` if the graph is an integer form of another model and its manifest does not say so."""
+    if spec.origin != spec.sha256 and spec.quantized is None:
+        found = _INTEGER & set(summarize(model).operators)
+        if found:
+            raise ModelError(
+                f"{spec.name}: the graph is quantised ({', '.join(sorted(found))}), the manifest names another origin "
+                "and no 'quantized' section; make the model with `engines quantize`"
+            )
 
 
 def _providers(device: str, spec: ModelSpec) -> list[str]:

@@ -34,6 +34,8 @@ def prepare_input(pixels: UInt8, spec: InputSpec) -> npt.NDArray[Any]:
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or pixels.size == 0:
         raise ImageError(f"expected pixels of shape (h, w, 3) uint8, got {pixels.shape} {pixels.dtype}")
     fitted = _FIT[spec.resize](pixels, spec)
+    if spec.dtype == "uint8" and spec.layout == "NHWC":
+        return np.array(fitted if spec.color == "RGB" else fitted[..., ::-1], order="C")
     channels = cv2.split(fitted)
     if spec.color == "BGR":
         channels = channels[::-1]
@@ -51,8 +53,7 @@ def _planes(channels: Any, spec: InputSpec) -> npt.NDArray[Any]:
 
 
 def _interleaved(channels: Any, spec: InputSpec) -> npt.NDArray[Any]:
-    pixels = cv2.merge(channels)
-    return pixels if spec.dtype == "uint8" else cv2.LUT(pixels, np.stack(_tables(spec), axis=-1)[None])
+    return cv2.LUT(cv2.merge(channels), np.stack(_tables(spec), axis=-1)[None])
 
 
 @lru_cache(maxsize=64)

@@ -84,6 +84,18 @@ class OutputSpec(_Strict):
     size: Annotated[int, Field(ge=1, le=1 << 24)]
 
 
+class QuantizedSection(_Strict):
+    """How an integer model came to be: for which runtime, from which calibration pictures.
+
+    ``pictures_sha256`` is a SHA-256 over the sorted SHA-256 of the pictures' files, one a line.
+    """
+
+    target: Literal["cpu", "tensorrt"]
+    calibration: Literal["percentile", "entropy", "minmax"]
+    pictures: Annotated[int, Field(ge=1)]
+    pictures_sha256: Sha256
+
+
 class Manifest(_Strict):
     """The JSON file, value by value; ``labels`` names a text file in the same folder.
 
@@ -102,6 +114,7 @@ class Manifest(_Strict):
     source: str = ""
     licence: str = ""
     plan: PlanSection | None = None
+    quantized: QuantizedSection | None = None
     digest: Sha256 | None = None
 
 
@@ -111,7 +124,7 @@ class ModelSpec:
 
     ``sha256`` is the hash of the model file, ``origin`` that of the float model it descends from; both are 64
     lower-case hex digits. ``labels`` has ``output.size`` entries or is None; ``plan`` tells how a TensorRT plan was
-    built, and is None for other models.
+    built, and is None for other models; ``quantized`` how an integer model was made of a float one.
     """
 
     name: str
@@ -124,6 +137,7 @@ class ModelSpec:
     source: str = ""
     licence: str = ""
     plan: PlanSection | None = None
+    quantized: QuantizedSection | None = None
     format: int = FORMAT
 
     def __post_init__(self) -> None:
@@ -134,6 +148,12 @@ class ModelSpec:
                 f"{self.name}: {len(self.labels)} labels for {self.output.size} outputs; "
                 f"the labels file needs exactly one line for each output"
             )
+
+    @property
+    def is_quantized_variant(self) -> bool:
+        """Whether this is another model's integer form, which a gate fitted on that model cannot trust unproven."""
+        integer = self.quantized is not None or (self.plan is not None and self.plan.precision == "int8")
+        return integer and self.origin != self.sha256
 
 
 def manifest_path(model: Path) -> Path:
@@ -187,7 +207,7 @@ def load_spec(model: Path, *, manifest_sha256: str | None = None) -> ModelSpec:
         raise ModelError(f"{path}: {error}") from None
 
 
-_PLAIN_FIELDS = ("format", "name", "task", "input", "output", "sha256", "source", "licence", "plan")
+_PLAIN_FIELDS = ("format", "name", "task", "input", "output", "sha256", "source", "licence", "plan", "quantized")
 
 
 def write_spec(model: Path, spec: ModelSpec) -> Path:
@@ -203,7 +223,7 @@ def write_spec(model: Path, spec: ModelSpec) -> Path:
     plain = {name: getattr(spec, name) for name in _PLAIN_FIELDS}
     manifest = Manifest(labels=labels, labels_sha256=digest, origin=spec.origin, **plain)
     path = model.with_name(model.name + ".json")
-    absent = {"digest"} if spec.plan is not None else {"digest", "plan"}
+    absent = {"digest", *(name for name in ("plan", "quantized") if getattr(spec, name) is None)}
     content = manifest.model_dump(mode="json", exclude=absent)
     content["digest"] = manifest_digest(content)
     write_whole(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())

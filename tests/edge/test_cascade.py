@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,10 @@ from edge.records import Frame, Outcome, RawFrame
 from edge.sources import JPEG_QUALITY
 from edge.verdict import as_dict, encode, verdict_id, verdict_schema
 from engines import Engine, ImageLimits, Pending, open_engine
+from tests import standin
 from tests.edge.frames import raw_frame
 from tests.edge.worker_process import MODELS
+from tests.engines import plans
 
 import cv2  # isort: skip - engines comes first: it sets OpenCV's limits
 
@@ -82,9 +85,19 @@ class Kit:
         return self.decoder(replace(raw_frame(camera, data.tobytes()), received_s=4.0))
 
 
-@pytest.fixture(scope="module")
-def kit() -> Kit:
-    return Kit()
+@pytest.fixture(scope="module", params=["onnx", "plan"])
+def kit(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kit]:
+    """On ONNX Runtime, and on TensorRT plans of the same networks on the stand-in device."""
+    if request.param == "onnx":
+        yield Kit()
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        standin.put_in_place(patch)
+        made = Kit(plans.beside(MODELS, tmp_path_factory.mktemp("models")))
+        assert (made.features.device, made.species.device) == ("cuda", "cuda")
+        yield made
+        made.features.close()
+        made.species.close()
 
 
 @pytest.fixture(autouse=True)

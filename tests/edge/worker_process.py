@@ -54,18 +54,19 @@ def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
 
 
 class WorkerProcess:
-    """``edge run`` as a child, with its log in a file."""
+    """``edge run`` as a child, with its log in a file; ``environment`` is added to ours at every start."""
 
-    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, config: dict[str, Any], environment: dict[str, str] | None = None) -> None:
         self.folder = folder
         self.config = folder / "edge.yaml"
         self.log = folder / "worker.log"
         self.config.write_text(yaml.safe_dump(config))
+        self.environment = environment or {}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> WorkerProcess:
         """Start it; does not wait."""
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **self.environment}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "edge", "run", "--config", str(self.config)],

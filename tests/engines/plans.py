@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -11,7 +12,7 @@ from typing import Any
 
 import onnx
 
-from engines import write_spec
+from engines import load_spec, write_spec
 from engines.plan_manifest import PlanSection, Profile
 from tests.engines import networks
 
@@ -56,3 +57,32 @@ def save(
     path.write_bytes(plan)
     write_spec(path, replace(spec, sha256=hashlib.sha256(plan).hexdigest(), plan=plan_section))
     return path
+
+
+def of(model: Path, folder: Path, rows: Rows = (1, 4, 8)) -> Path:
+    """The plan of the ONNX file ``model``, as a builder would make it for the stand-in device, in ``folder``."""
+    common = import_module("tensorrt")
+    content, spec = model.read_bytes(), load_spec(model)
+    section = section_of(content, rows, onnx=model.name)
+    (name,) = (tensor.name for tensor in onnx.load_from_string(content).graph.input)
+    profile = {name: tuple((n, *spec.input.shape) for n in rows)}
+    plan: bytes = common.write_plan(common.plan_header([profile], name=section.label), content)
+    path = folder / f"{model.stem}.plan"
+    path.write_bytes(plan)
+    write_spec(path, replace(spec, sha256=hashlib.sha256(plan).hexdigest(), plan=section))
+    return path
+
+
+def beside(models: Path, folder: Path) -> Path:
+    """A copy of the folder ``models`` within ``folder``, with a plan beside each ONNX file."""
+    copied = Path(shutil.copytree(models, folder / "models"))
+    for model in sorted(copied.glob("*.onnx")):
+        of(model, copied)
+    return copied
+
+
+def rewrite(plan: Path, content: bytes) -> None:
+    """Put ``content`` in the plan's place, with a manifest that vouches for it."""
+    spec = load_spec(plan)
+    plan.write_bytes(content)
+    write_spec(plan, replace(spec, sha256=hashlib.sha256(content).hexdigest()))

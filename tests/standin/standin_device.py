@@ -12,14 +12,16 @@ Environment variables set what it is, and when it fails:
     STANDIN_CUDA       CUDA version as 12.6, the default
     STANDIN_SHARED     1: host and device share their memory (Tegra)
     STANDIN_FAIL       CODE@N: CUDA error CODE in the Nth inference of this process, counted from 1; for ever after if
-                       the code is one of those that only a new process mends
+                       the code is one of those that only a new process mends; the time is told on stderr
 """
 
 from __future__ import annotations
 
 import itertools
 import os
+import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -236,6 +238,7 @@ class Device:
         self.inferences += 1
         if self.failure is not None and self.inferences >= self.failure[1]:
             code, self.failure = self.failure[0], None
+            print(f"standin: CUDA error {code} at {time.monotonic()}", file=sys.stderr, flush=True)  # noqa: T201
             raise self.lose("kernel", code) if code in STICKY else CudaError("kernel", code)
 
     # -- graphs, as the driver's functions: each answers its CUresult

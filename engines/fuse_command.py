@@ -1,0 +1,37 @@
+"""``engines fuse``: a model that takes plain pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engines.console import stderr
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to ``app``."""
+    app.command("fuse")(fuse_command)
+
+
+def fuse_command(
+    model: Annotated[Path, typer.Argument(help="ONNX model with its manifest beside it", metavar="MODEL")],
+    out: Annotated[Path | None, typer.Option(help="ONNX file to write; default: MODEL's name with .uint8")] = None,
+) -> None:
+    """Put cast, normalisation and NHWC -> NCHW into MODEL's graph, so that its input is uint8 pixels.
+
+    Gates fitted on MODEL serve the new file too: both have one origin.
+    """
+    from engines.onnx_fuse import fuse_uint8
+    from engines.onnx_graph import read_graph, write_model
+
+    target = out or model.with_name(f"{model.stem}.uint8.onnx")
+    graph, spec = fuse_uint8(*read_graph(model))
+    written = write_model(target, graph, spec)
+    height, width = spec.input.height, spec.input.width
+    stderr.print(
+        f"{target}: {3 * height * width / 1e3:.0f} kB a picture instead of {12 * height * width / 1e3:.0f}, "
+        f"sha256 {written.sha256[:16]}…",
+        soft_wrap=True,
+    )
