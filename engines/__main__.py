@@ -1,4 +1,4 @@
-"""``engines``: look into a model and measure it."""
+"""``engines``: look into models, measure, build and fetch them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from engines.errors import UsageError
 from engines.info import describe, info_table
 from engines.pull import pull
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look into a model and measure it.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look into models, measure, build and fetch them.")
 
 Model = Annotated[Path, typer.Argument(help="model file with its manifest beside it", metavar="MODEL")]
 Models = Annotated[list[Path], typer.Argument(help="model files with manifests beside them", metavar="MODEL…")]
