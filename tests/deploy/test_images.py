@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from edge.config_file import load_config
+from engines.build import default_cache
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCKERFILES = ["deploy/Dockerfile.cpu", "Dockerfile.jetson"]
@@ -74,6 +75,13 @@ def test_engine_build_fits_into_the_start_period_of_the_jetson() -> None:
     period = re.search(r"--start-period=(\d+)s", health)
     assert period
     assert int(period[1]) >= 900
+
+
+def test_plans_built_at_the_first_start_go_into_the_volume(monkeypatch: pytest.MonkeyPatch) -> None:
+    last = stages("Dockerfile.jetson")[-1]
+    environment = dict(re.findall(r"(\w+)=(\S+)", " ".join(rest for word, rest in last if word == "ENV")))
+    monkeypatch.setenv("PARROTGATE_CACHE", environment["PARROTGATE_CACHE"])
+    assert default_cache().is_relative_to(dict(last)["VOLUME"])
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
