@@ -126,9 +126,11 @@ class Cascade:
     def embed(self, batch: npt.NDArray[Any]) -> Float32:
         """Features (n, d) float32 of a prepared batch, averaged over the gate's views.
 
-        A flipped view is the batch mirrored left to right; see ``edge.gate`` for what is averaged.
+        A flipped view is the batch mirrored left to right; see ``edge.gate`` for what is averaged. All views are in
+        flight before the first answer is waited for.
         """
-        return self.gate.join_views([self.features.infer(view) for view in self._views(batch)])
+        pending = [self.features.submit(view) for view in self._views(batch)]
+        return self.gate.join_views([one.result() for one in pending])
 
     def _views(self, batch: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
         width_axis = 3 if self.features.spec.input.layout == "NCHW" else 2

@@ -47,6 +47,7 @@ def bench_command(
     threads: Annotated[int | None, typer.Option(help="threads inside one inference; default: every core")] = None,
     seconds: Annotated[float, typer.Option(help="measuring time for each batch size")] = 5.0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    in_flight: Annotated[int, typer.Option(help="batches kept submitted; 2 lets a GPU copy while it computes")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Measure MODEL with several batch sizes in turns: images per second, latency, peak memory.
@@ -55,12 +56,14 @@ def bench_command(
     """
     sizes = _sizes(batch)
     if len(models) > 1:
+        if in_flight != 1:
+            raise UsageError("--in-flight goes with one MODEL; measure them one after the other")
         found = bench_models(models, sizes[0], seconds, cast(Device, device), threads)
         _print(found, models_table, as_json)
         return
     (model,) = models
     with open_engine(model, cast(Device, device), threads=threads) as engine:
-        rows = bench(engine, sizes, seconds)
+        rows = bench(engine, sizes, seconds, in_flight)
         report = bench_report(engine, threads or available_threads(), rows)
     _print(report, bench_table, as_json)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -44,17 +45,19 @@ class BenchRow:
     peak_rss_mib: float
 
 
-def bench(engine: Engine, sizes: Sequence[int], seconds: float) -> list[BenchRow]:
+def bench(engine: Engine, sizes: Sequence[int], seconds: float, in_flight: int = 1) -> list[BenchRow]:
     """Measure ``engine`` for about ``seconds`` in each batch size of ``sizes``, in turns of a quarter second.
 
-    The input is seeded noise: networks take the same time for every picture. Raises ``UsageError`` on sizes below 1.
+    The input is seeded noise: networks take the same time for every picture. With ``in_flight`` above 1 that many
+    batches are kept submitted, and a call's milliseconds are those between two answers. Raises ``UsageError`` on sizes
+    below 1.
     """
-    if not sizes or min(sizes) < 1 or seconds <= 0:
-        raise UsageError(f"batch sizes and seconds must be positive, not {list(sizes)} and {seconds}")
+    if not sizes or min(sizes) < 1 or seconds <= 0 or in_flight < 1:
+        raise UsageError(f"batch sizes, seconds and --in-flight must be positive, not {sizes}, {seconds}, {in_flight}")
     samples = [_warm_up(engine, size) for size in sorted(set(sizes))]
     for _ in track(range(max(1, round(seconds / _SLICE_S))), "measuring"):
         for sample in samples:
-            _measure(engine, sample)
+            _measure(engine, sample, in_flight)
     return [_row(sample) for sample in samples]
 
 
@@ -79,14 +82,18 @@ def noise(spec: InputSpec, size: int) -> Batch:
     return rng.standard_normal((size, *spec.shape), dtype=np.float32)
 
 
-def _measure(engine: Engine, sample: _Samples) -> None:
+def _measure(engine: Engine, sample: _Samples, in_flight: int) -> None:
     end = time.perf_counter() + _SLICE_S
+    pending = deque(engine.submit(sample.batch) for _ in range(in_flight - 1))
     while True:
         start = time.perf_counter()
         if start >= end:
-            return
-        engine.infer(sample.batch)
+            break
+        pending.append(engine.submit(sample.batch))
+        pending.popleft().result()
         sample.seconds.append(time.perf_counter() - start)
+    for left in pending:
+        left.result()
 
 
 def _row(sample: _Samples) -> BenchRow:

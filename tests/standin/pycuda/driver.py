@@ -173,6 +173,8 @@ class DeviceAllocation:
 
 def mem_alloc(bytes: int) -> DeviceAllocation:  # noqa: A002 - pycuda's name
     with _translating:
+        if bytes > 1 << 40:
+            raise CudaError("cuMemAlloc", standin_device.OUT_OF_MEMORY)
         content = np.full(bytes, standin_device.POISON, np.uint8)
         return DeviceAllocation(device.allocate("cuMemAlloc", content, "device"))
 
