@@ -15,6 +15,7 @@ from edge.errors import LinkError, LinkRefused
 from edge.link import Link
 from edge.link_handler import LinkSettings, Message, QuietHandler
 from edge.parts import Parts, link_settings, load_parts
+from edge.plan_build import planned
 from edge.plan_probe import PlanCrashError, plans_of, probe
 from edge.wire import Topics
 from engines import ModelError, ParrotgateError, load_spec
@@ -60,6 +61,19 @@ def pins(config: Config) -> dict[str, str]:
 
 
 def _check_artifacts(config: Config) -> Iterator[Finding]:
+    try:
+        build = planned(config)
+    except ParrotgateError as error:
+        yield Finding("build", str(error), error.exit_code or EXIT_CONFIG)
+        return
+    if build is not None and build.plan is None:
+        sentence = f"edge run builds a plan first, which takes minutes: {build}; what follows runs without it"
+        yield Finding("build", sentence, warning=True)
+    elif build is not None and build.plan is not None:
+        finding = _try_plan(build.plan, is_named=True)
+        yield finding
+        if finding.exit_code:
+            return
     for plan, is_named in plans_of(config):
         finding = _try_plan(plan, is_named=is_named)
         yield finding

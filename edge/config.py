@@ -158,11 +158,21 @@ class FeaturesConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where both engines run; auto: the TensorRT plan beside an .onnx file, else CUDA, else the CPU."""
     build: Literal["never", "auto"] = "never"
-    """never: refuse a plan that is missing or of another GPU; auto: build it at start (not in this release)."""
+    """never: refuse a plan that is missing or of another GPU; auto: build one of the .onnx file at the first start."""
     sha256: Sha256 | None = None
     """Pin: the model file's SHA-256 as 64 hexadecimal digits; null: the manifest's alone counts."""
     manifest_sha256: Sha256 | None = None
     """Pin: the manifest file's SHA-256, and through it the labels'; null: the manifest beside the model counts."""
+
+    @field_validator("build")
+    @classmethod
+    def _buildable(cls, build: str, info: ValidationInfo) -> str:
+        model, device = info.data.get("model"), info.data.get("device")
+        if build == "auto" and model is not None and model.suffix != ".onnx":
+            raise ValueError("auto needs an .onnx file as features.model: name one, or write never")
+        if build == "auto" and device == "cpu":
+            raise ValueError("auto needs a GPU: with features.device cpu write never")
+        return build
 
 
 class GateConfig(Section):

@@ -21,9 +21,11 @@ from edge.isolated import IsolatedOpener
 from edge.link_handler import LinkSettings
 from edge.parity import check_parity
 from edge.picture import PictureOpener
+from edge.plan_build import ready_plan
 from edge.poison import PoisonJournal
 from edge.spool import Spool
 from engines import Engine, ImageLimits, InputSpec, ModelError, open_engine
+from engines.build_progress import Progress
 
 POISON_JOURNAL = "poison.json"  # in the spool's folder
 PACKET_HEADROOM = 4  # a message this many times over the frame cap is still answered; beyond, the broker drops it
@@ -73,14 +75,17 @@ class Parts:
             self.species.close()
 
 
-def load_parts(config: Config) -> Parts:
+def load_parts(config: Config, building: Progress | None = None) -> Parts:
     """Open the engines and the gate that ``config`` names, and join them.
+
+    Where ``features.build`` is ``auto`` and this box has no plan yet, it is built if there is ``building`` to be told
+    how far it is; else the ONNX file itself is opened.
 
     Raises:
         ModelError, GateError, ConfigError: an artifact cannot be used; the sentence says what to do.
+        BuildStoppedError: ``building`` has answered False.
     """
-    _refuse_what_is_not_built(config)
-    features = _open_features(config)
+    features = _open_features(config, ready_plan(config, building))
     gate = load_gate(config.gate.file, sha256=config.gate.sha256, features=features.spec)
     check_parity(config.features.model, features.spec, gate)
     species = _open_species(config)
@@ -149,15 +154,6 @@ def decode_workers(config: Config) -> int:
     return max(1, min(8, len(os.sched_getaffinity(0)) - 1))
 
 
-def _refuse_what_is_not_built(config: Config) -> None:
-    """Values that the configuration knows and this release cannot honour are refused, never ignored."""
-    faults = []
-    if config.features.build == "auto":
-        faults.append("features.build: auto needs the TensorRT builder, which is not part of this release; write never")
-    if faults:
-        raise ConfigError(f"worker {config.worker}", faults)
-
-
 def _opener(config: Config, inputs: list[InputSpec]) -> PictureOpener | IsolatedOpener:
     """What opens pictures, for the engines' ``inputs``, the feature engine's first."""
     opener = PictureOpener(
@@ -172,13 +168,16 @@ def _opener(config: Config, inputs: list[InputSpec]) -> PictureOpener | Isolated
     return IsolatedOpener(opener, config.mailbox.max_frame_bytes, decode_workers(config), journal)
 
 
-def _open_features(config: Config) -> Engine:
-    engine = open_engine(
-        config.features.model,
-        config.features.device,
-        sha256=config.features.sha256,
-        manifest_sha256=config.features.manifest_sha256,
-    )
+def _open_features(config: Config, plan: Path | None) -> Engine:
+    if plan is not None:  # made from the pinned file
+        engine = open_engine(plan, config.features.device)
+    else:
+        engine = open_engine(
+            config.features.model,
+            config.features.device,
+            sha256=config.features.sha256,
+            manifest_sha256=config.features.manifest_sha256,
+        )
     if engine.spec.task != "features":
         raise ModelError(
             f"{config.features.model}: task is {engine.spec.task!r}; features.model needs a model with task 'features'"

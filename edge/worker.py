@@ -28,6 +28,7 @@ from edge.link import Link
 from edge.link_handler import Will
 from edge.mailbox import Mailbox
 from edge.parts import Parts, decode_workers, frame_filter, link_settings, load_parts, open_spool, stale_filters
+from edge.plan_build import logged
 from edge.pool import Intake
 from edge.records import Frame, Outcome, Verdict
 from edge.swap import Successor, load_successor
@@ -36,6 +37,7 @@ from edge.verdict import encode
 from edge.web import StatusServer, build_server, create_app
 from edge.wire import Topics
 from engines import DeviceLostError, EngineRunError, ParrotgateError
+from engines.errors import BuildStoppedError
 
 log = logging.getLogger(__name__)
 
@@ -100,8 +102,12 @@ class Worker:
             signal.signal(signal.SIGHUP, lambda _number, _frame: self.reload())
         if self.config.mqtt.version != 5:
             log.warning("MQTT 3.1.1 has no reason codes: a verdict that the broker's access list denies is lost unseen")
-        self._begin()
-        self._engine_loop()
+        try:
+            self._begin()
+        except BuildStoppedError:
+            log.info("stopped while the engine was being built; the next start begins it anew")
+        else:
+            self._engine_loop()
         self._finish()
 
     def reload(self) -> None:
@@ -124,13 +130,16 @@ class Worker:
             self._server = build_server(create_app(self.health), status.host, status.port)
             self._spawn("page", self._server.run)
             log.info("status page url=%s", self._server.url)
-        self._parts = load_parts(self.config)
+        self._parts = load_parts(self.config, logged(self._starting, lambda: not self._stop.is_set()))
         self._build(self._parts)
         self._intake.start()
         self._spawn("link", self._link.run)
         self._parts.warm_up(self.config.batch.max)
         self.health.set_models(self._parts.describe())
         self._courier.set_warm()
+
+    def _starting(self, doing: str) -> None:
+        self.health.set_state("starting", doing)
 
     def _build(self, parts: Parts) -> None:
         config, box = self.config, self.config.mailbox

@@ -80,15 +80,15 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "parrotgate" / "plans"
 
 
-def read_source(model: Path, sha256: str | None = None) -> Source:
-    """Read the ONNX file ``model`` with its manifest; ``sha256`` pins it.
+def read_source(model: Path, sha256: str | None = None, manifest_sha256: str | None = None) -> Source:
+    """Read the ONNX file ``model`` with its manifest; the hashes pin them.
 
     Raises:
         ModelError: it is no whole ONNX file with a manifest, or not the pinned one.
     """
     if model.suffix != ".onnx":
         raise ModelError(f"{model}: a plan is built from an .onnx file, not from {model.suffix or 'this'!r}")
-    spec = load_spec(model)
+    spec = load_spec(model, manifest_sha256=manifest_sha256)
     content = read_verified(model, spec, sha256)
     if names := external_data(content):
         raise ModelError(

@@ -89,9 +89,11 @@ def shared() -> Path:
 
 
 @pytest.fixture
-def standin(monkeypatch: pytest.MonkeyPatch) -> None:
+def standin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """``import tensorrt`` and ``import pycuda.driver`` meet the stand-in device until the test ends."""
     standin_gpu.put_in_place(monkeypatch)
+    yield
+    standin_gpu.forget()
 
 
 @pytest.fixture

@@ -236,16 +236,6 @@ def test_pins_are_accepted_and_a_wrong_one_is_refused(
         assert examine(mosquitto.url, **wrong)["models"].exit_code == 78
 
 
-@pytest.mark.parametrize("section", [{"features": {"build": "auto"}}])
-def test_what_this_release_cannot_do_is_refused(
-    mosquitto: Broker, examine: Callable[..., dict[str, Finding]], section: dict[str, Any]
-) -> None:
-    merged = {name: {**demo_config(mosquitto.url).get(name, {}), **values} for name, values in section.items()}
-    finding = examine(mosquitto.url, **merged)["models"]
-    assert finding.exit_code == 78
-    assert "not part of this release" in finding.sentence
-
-
 def test_faulty_configuration(examine: Callable[..., dict[str, Finding]]) -> None:
     finding = examine("mqtt://localhost", batch={"max": 0}, colour="red")["config"]
     assert finding.exit_code == 78

@@ -30,10 +30,19 @@ def environment(**settings: str) -> dict[str, str]:
 
 def put_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let ``import tensorrt`` and ``import pycuda.driver`` find fresh stand-ins until the test ends."""
-    for name in list(sys.modules):
-        if name.partition(".")[0] in MODULES:
-            monkeypatch.delitem(sys.modules, name)
+    for name in _loaded():
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(str(SITE))
     for module, names in CACHES.items():
         for name in names:
             getattr(import_module(module), name).cache_clear()
+
+
+def forget() -> None:
+    """Leave no stand-in behind for tests that want none."""
+    for name in _loaded():
+        del sys.modules[name]
+
+
+def _loaded() -> list[str]:
+    return [name for name in sys.modules if name.partition(".")[0] in MODULES]
