@@ -35,7 +35,7 @@ def to_half(content: bytes, precision: Half, name: str) -> bytes:
     except ImportError as error:
         raise ModelError(
             f"{name}: this TensorRT takes its precision from the network, and rewriting a float32 one to {precision} "
-            "needs the package onnx; install it, or build with --precision fp32"
+            "needs the package onnx; install parrotgate[tensorrt], or build with --precision fp32"
         ) from error
     model = onnx.load_from_string(content)
     if precision == "bf16":

@@ -73,7 +73,7 @@ def test_network_with_branches_is_refused() -> None:
 
 def test_box_without_onnx_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(ModelError, match="needs the package onnx; install it, or build with --precision fp32"):
+    with pytest.raises(ModelError, match="needs the package onnx; install parrotgate"):
         to_half(b"", "fp16", "tiny")
 
 
