@@ -131,7 +131,16 @@ ROWS = [
         100,
         "crashes",
     ),
-    Row(19, "sticky GPU error", "exit within 1 s, successor within 5 s, 0 lost, 200 times", 200, "errors"),
+    Row(
+        19,
+        "sticky GPU error",
+        "exit within 1 s, successor within 5 s, 0 lost, 200 times",
+        200,
+        "errors",
+        run="gpu:lose_gpu",
+        control="gpu:lose_gpu_control",
+        note="on the stand-in device",
+    ),
     Row(
         20,
         "poison frame",
@@ -211,7 +220,14 @@ ROWS = [
     Row(
         28, "no code from data", "AST scan and audit hook", 1, run="no_code:no_code", control="no_code:no_code_control"
     ),
-    Row(29, "wrong engine", "12 mismatches: clean not-ready within 2 s", 12, "cases"),
+    Row(
+        29,
+        "wrong engine",
+        "12 mismatches: clean not-ready within 2 s",
+        12,
+        "cases",
+        elsewhere="`tests/engines/test_plan_manifest.py`, `tests/edge/test_worker_gpu.py`",
+    ),
     Row(
         30,
         "SIGTERM",
