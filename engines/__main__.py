@@ -10,7 +10,7 @@ from typing import Annotated, Any, cast
 import typer
 from rich.table import Table
 
-from engines import fuse_command, quantize_command, tap_command
+from engines import export_command, fuse_command, quantize_command, tap_command
 from engines.base import Device, available_threads, open_engine
 from engines.bench import bench, bench_report, bench_table
 from engines.bench_models import bench_models, models_table
@@ -85,7 +85,7 @@ def _sizes(text: str) -> list[int]:
         raise UsageError(f"--batch wants whole numbers separated by commas, as 1,4,8, not {text!r}") from error
 
 
-for _module in (quantize_command, fuse_command, tap_command):
+for _module in (export_command, quantize_command, fuse_command, tap_command):
     _module.register(app)
 
 

@@ -18,6 +18,14 @@ from engines.onnx_quantize import quantized_tensors
 
 _PASSED_BY = ("Relu", "Clip", "LeakyRelu")  # belongs to the layer before it
 
+_FAMILIES = {
+    "Add": "addition",
+    "BatchNormalization": "normalisation",
+    "Gemm": "dense",
+    "MatMul": "dense",
+    "MaxPool": "pooling",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class FamilyFigure:
@@ -72,8 +80,7 @@ def _family(graph: Graph, makers: dict[str, NodeProto], name: str) -> str:
     while node.op_type in _PASSED_BY and node.input[0] in makers:
         node = makers[node.input[0]]
     if node.op_type != "Conv":
-        names = {"Add": "addition", "Gemm": "dense", "MatMul": "dense", "MaxPool": "pooling"}
-        return names.get(node.op_type, node.op_type)
+        return _FAMILIES.get(node.op_type, node.op_type)
     weights = graph.array(node.input[1])
     if weights is None:
         return "convolution"

@@ -21,6 +21,7 @@ SHARED = Path(os.environ.get("PARROTGATE_SHARED") or ROOT.parent / "shared")
 REQUIRE_MOSQUITTO = os.environ.get("PARROTGATE_REQUIRE_MOSQUITTO") == "1"
 REQUIRE_GPU = os.environ.get("PARROTGATE_REQUIRE_GPU") == "1"
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/nvgpu", "/dev/nvhost-gpu")  # a card's driver, and two generations of Jetson
+TORCH = ("torchvision", "timm")
 BROKER_FIXTURES = {"mosquitto", "broker_with"}
 
 # Group -> what is missing, and how to have it.
@@ -29,6 +30,8 @@ LEFT_OUT = {
     "shared": f"the real networks and photos are not in {SHARED}: set PARROTGATE_SHARED",
     "tflite": "LiteRT is not installed: `pip install 'parrotgate[tflite]'`",
     "gpu": "no NVIDIA GPU here: tests/gpu/run.sh on a machine that has one",
+    "timm": "torch or timm is not installed: `pip install 'parrotgate[export]'`",
+    "torchvision": "torch or torchvision is not installed: `pip install 'parrotgate[export]'`",
     "soak": "takes minutes: `make soak`",
     "browser": "needs chromium: `make browser`",
 }
@@ -42,6 +45,7 @@ def is_missing(group: str) -> bool:
         "shared": not SHARED.is_dir(),
         "tflite": find_spec("ai_edge_litert") is None,
         "gpu": not REQUIRE_GPU and not any(Path(device).exists() for device in GPU_DEVICES),
+        **{name: find_spec("torch") is None or find_spec(name) is None for name in TORCH},
     }
     return missing.get(group, False)
 
@@ -65,7 +69,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip, by name, what cannot run here; a machine that promised mosquitto must have it."""
-    for group in ("mosquitto", "shared", "tflite", "gpu"):
+    for group in ("mosquitto", "shared", "tflite", "gpu", *TORCH):
         if item.get_closest_marker(group) is None or not is_missing(group):
             continue
         if group == "mosquitto" and REQUIRE_MOSQUITTO:
