@@ -77,4 +77,14 @@ def complaint() -> str:
     return said
 
 
+def refuse_complaints(what: str) -> None:
+    """Raise ``ModelError`` if TensorRT has complained since ``complaint()`` was last called.
+
+    To be called after each constructor: one that failed (a driver too old, say) returns an object all the same, around
+    a null pointer, and the first call on it kills the process (seen with TensorRT 11.4).
+    """
+    if _complaints:
+        raise ModelError(f"TensorRT cannot {what} on this machine: {complaint()}")
+
+
 _complaints: deque[str] = deque(maxlen=_COMPLAINTS_KEPT)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from engines.build_progress import Phases, Progress
 from engines.errors import BuildStoppedError, ModelError
 from engines.plan_manifest import PlanSection
-from engines.tensorrt_api import bindings, complaint, has, logger
+from engines.tensorrt_api import bindings, complaint, has, logger, refuse_complaints
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -55,6 +55,7 @@ def build_plan(onnx: bytes, section: PlanSection, *, timing_cache: bytes, detail
     trt = bindings()
     complaint()
     builder = trt.Builder(logger())
+    refuse_complaints("start its builder")
     network = _network(builder, onnx, section)
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, section.workspace_mib * MIB)

@@ -23,7 +23,7 @@ from engines.cuda_graph import Graph
 from engines.errors import DeviceLostError, EngineRunError, ModelError, UsageError
 from engines.plan_manifest import Machine, PlanSection, check_label, check_machine, rebuild_command
 from engines.spec import ModelSpec
-from engines.tensorrt_api import bindings, complaint, logger
+from engines.tensorrt_api import bindings, complaint, logger, refuse_complaints
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -170,9 +170,10 @@ class _Network:
         import tensorrt as trt
 
         self.spec = spec
+        complaint()
         # ``engine_host_code_allowed`` stays False: a plan that carries code for the CPU is refused.
         self._runtime: trt.Runtime = trt.Runtime(logger())
-        complaint()
+        refuse_complaints("start its runtime")
         engine: trt.ICudaEngine | None = self._runtime.deserialize_cuda_engine(model)
         if engine is None:
             raise ModelError(

@@ -288,6 +288,25 @@ def test_plan_with_code_for_the_cpu_is_refused(tmp_path: Path) -> None:
         open_engine(path)
 
 
+def test_runtime_that_could_not_start_is_never_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT 11.4 without a fitting driver tells its log, and returns an object that kills whoever calls it."""
+    path = plans.save(tmp_path, networks.graph())
+    trt = import_module("tensorrt")
+    called: list[str] = []
+
+    class Null:
+        def __init__(self, logger: Any) -> None:
+            trt.log(logger, trt.ILogger.ERROR, "createInferRuntime: CUDA initialization failure with error: 35")
+
+        def deserialize_cuda_engine(self, serialized_engine: Any) -> None:
+            called.append("segmentation fault")
+
+    monkeypatch.setattr(trt, "Runtime", Null)
+    with pytest.raises(ModelError, match=r"cannot start its runtime on this machine: .*error: 35"):
+        open_engine(path)
+    assert not called
+
+
 @pytest.mark.parametrize("cut", [0, 5, 40, 400, -1])
 def test_plan_that_tensorrt_cannot_read_is_refused_with_its_own_words(tmp_path: Path, cut: int) -> None:
     path = plans.save(tmp_path, networks.graph())
