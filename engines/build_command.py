@@ -18,6 +18,7 @@ from rich.table import Table
 from engines import build as builder
 from engines.console import progress_bar, stderr, stdout
 from engines.errors import UsageError
+from engines.fuse_command import write_fused
 from engines.plan_manifest import HardwareLevel, Profile
 
 _LAYERS_SHOWN = 200
@@ -45,6 +46,9 @@ def build(
     cache: Annotated[
         Path | None, typer.Option(help="folder that keeps plans and timings; default: in the user's cache")
     ] = None,
+    picture: Annotated[
+        str, typer.Option("--input", help="as-is, or uint8: write MODEL.uint8.onnx, which takes pixels, and build that")
+    ] = "as-is",
     layers: Annotated[bool, typer.Option("--layers", help="show every layer with its precision")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")] = False,
 ) -> None:
@@ -58,6 +62,8 @@ def build(
         hardware_compatible=_one_of("--hardware-compatible", hardware_compatible, get_args(HardwareLevel)),
     )
     began = time.perf_counter()
+    if _one_of("--input", picture, ("as-is", "uint8")) == "uint8":
+        model = write_fused(model, out)
     source = builder.read_source(model)
     section = builder.plan_section(source, wanted, builder.this_machine())
     with progress_bar(f"building {source.spec.name} {section.precision}") as show, _stopped_by_ctrl_c() as is_stopped:

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from engines.console import stderr
+from engines.errors import UsageError
+from engines.spec import load_spec
 
 
 def register(app: typer.Typer) -> None:
@@ -26,7 +28,7 @@ def fuse_command(
     from engines.onnx_fuse import fuse_uint8
     from engines.onnx_graph import read_graph, write_model
 
-    target = out or model.with_name(f"{model.stem}.uint8.onnx")
+    target = out or default_target(model)
     graph, spec = fuse_uint8(*read_graph(model))
     written = write_model(target, graph, spec)
     height, width = spec.input.height, spec.input.width
@@ -35,3 +37,20 @@ def fuse_command(
         f"sha256 {written.sha256[:16]}…",
         soft_wrap=True,
     )
+
+
+def default_target(model: Path) -> Path:
+    """Where the fused form of ``model`` goes."""
+    return model.with_name(f"{model.stem}.uint8.onnx")
+
+
+def write_fused(model: Path, plan: Path | None) -> Path:
+    """The form of ``model`` that takes pixels, written beside the ``plan`` that is to be built from it (None: beside
+    ``model``); ``model`` itself where it takes pixels already."""
+    if load_spec(model).input.dtype == "uint8":
+        return model
+    target = default_target(model) if plan is None else plan.with_suffix(".onnx")
+    if target.resolve() == model.resolve():
+        raise UsageError(f"{target}: is the float32 model itself; give the plan another name")
+    fuse_command(model, target)
+    return target

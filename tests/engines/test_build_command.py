@@ -17,7 +17,7 @@ import pytest
 from engines import UsageError, build_command
 from engines.spec import load_spec
 from tests import standin
-from tests.engines import networks
+from tests.engines import convolutions, networks
 
 ENGINES = [sys.executable, "-m", "engines"]
 
@@ -133,3 +133,18 @@ def test_machine_without_tensorrt_is_told_what_to_install(tiny: Path) -> None:
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert ended.returncode == 78
     assert "parrotgate[tensorrt]" in ended.stderr
+
+
+def test_pixels_as_input_are_fused_before_the_plan_is_built(tmp_path: Path) -> None:
+    model = convolutions.save(tmp_path)
+    (tmp_path / "plans").mkdir()
+    built = json.loads(engines(model, "build", model, "--input", "uint8", "--json").stdout)
+    assert built["plan"] == str(tmp_path / "tiny.uint8.plan")
+    plan, plain = load_spec(Path(built["plan"])), load_spec(model)
+    assert (plan.input.dtype, plan.input.layout, plan.origin) == ("uint8", "NHWC", plain.sha256)
+    assert plan.plan is not None
+    assert plan.plan.onnx_sha256 == load_spec(tmp_path / "tiny.uint8.onnx").sha256
+    named = engines(model, "build", model, "--input", "uint8", "--out", tmp_path / "plans" / "own.plan")
+    assert named.returncode == 0, named.stderr
+    assert (tmp_path / "plans" / "own.onnx").is_file()
+    assert engines(model, "build", model, "--input", "int4").returncode == 2
