@@ -31,18 +31,20 @@ def fuse_uint8(graph: Graph, spec: ModelSpec) -> tuple[Graph, ModelSpec]:
     graph = graph.copy()
     wanted = graph.input.name
     mean, std = np.array(spec.input.mean), np.array(spec.input.std)
-    scale = graph.add_array("pixels_scale", (1 / (255 * std)).astype(np.float32))
-    shift = graph.add_array("pixels_shift", (-mean / std).astype(np.float32))
-    pixels, cast, scaled, normal = (
-        graph.fresh(name) for name in (_PIXELS, "pixels_float", "pixels_scaled", "pixels_normal")
+    # Plane by plane: against three interleaved channels ONNX Runtime multiplies thirteen times as slowly.
+    scale = graph.add_array("pixels_scale", (1 / (255 * std)).astype(np.float32).reshape(3, 1, 1))
+    shift = graph.add_array("pixels_shift", (-mean / std).astype(np.float32).reshape(3, 1, 1))
+    pixels, cast, planes, scaled, normal = (
+        graph.fresh(name) for name in (_PIXELS, "pixels_float", "pixels_planes", "pixels_scaled", "pixels_normal")
     )
     nodes = [
         helper.make_node("Cast", [pixels], [cast], to=TensorProto.FLOAT),
-        helper.make_node("Mul", [cast, scale], [scaled]),
+        helper.make_node("Transpose", [cast], [planes], perm=[0, 3, 1, 2]),
+        helper.make_node("Mul", [planes, scale], [scaled]),
         helper.make_node("Add", [scaled, shift], [normal]),
-        helper.make_node("Transpose", [normal], [wanted], perm=[0, 3, 1, 2])
+        helper.make_node("Identity", [normal], [wanted])
         if spec.input.layout == "NCHW"
-        else helper.make_node("Identity", [normal], [wanted]),
+        else helper.make_node("Transpose", [normal], [wanted], perm=[0, 2, 3, 1]),
     ]
     batch = graph.input.type.tensor_type.shape.dim[0].dim_param or "batch"
     picture = spec.input.model_copy(update={"layout": "NHWC", "dtype": "uint8"})
