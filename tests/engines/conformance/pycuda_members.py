@@ -16,7 +16,7 @@ import pycuda
 import pycuda.driver as driver
 
 UNUSED = re.compile(
-    r"rray|exture|urface|ilter|ddress|inker|jit|Launch|rofil|odule|unction|memcpy_[^hd]|memset|MPS|[123]D"
+    r"rray|exture|urface|ilter|ddress|inker|jit|Launch(?!Error)|rofil|odule|unction|memcpy_[^hd]|memset|MPS|[123]D"
 )
 UNUSED_MEMBER = re.compile(r"^_(?!_init__$)|^(?:values|names|mro)$")
 
