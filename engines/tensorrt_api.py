@@ -18,7 +18,10 @@ _COMPLAINTS_KEPT = 4
 
 
 def bindings() -> Any:
-    """The module ``tensorrt``. Raises ``ModelError`` where it is not installed or finds no library."""
+    """The module ``tensorrt``. Raises ``ModelError`` where it is not installed or finds no library.
+
+    Look for the GPU before anything is made of it: without a driver a ``Runtime`` is hollow and crashes the process.
+    """
     try:
         import tensorrt
     except (ImportError, OSError, RuntimeError) as error:
