@@ -183,6 +183,10 @@ def test_every_precision_in_every_version(
     assert header_of(plan)["precision"] == precision
 
 
+def test_batch_profile_reaches_the_plan(tmp_path: Path) -> None:
+    assert header_of(make(tmp_path))["profiles"] == [{"x": [[1, 3, 8, 8], [4, 3, 8, 8], [8, 3, 8, 8]]}]
+
+
 def test_auto_is_int8_for_a_quantised_network_and_else_fp16(tmp_path: Path) -> None:
     assert make(tmp_path).section.precision == "fp16"
     assert make(tmp_path, quantised()).section.precision == "int8"
