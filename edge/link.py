@@ -36,7 +36,7 @@ from edge.link_handler import LinkHandler, LinkSettings, Message, Will
 CONNACK_TIMEOUT_S = 10.0
 TCP_TIMEOUT_S = 5.0
 TURN_S = 0.5  # longest sleep of the loop: how soon a stop, a silent CONNACK or a keepalive is noticed
-FIRST_DELAY_S, MAX_DELAY_S = 1.0, 30.0
+FIRST_DELAY_S, MAX_DELAY_S = 1.0, 10.0  # a herd spreads over ten seconds, and nobody stays away longer
 DEFAULT_WINDOW = 10  # publications in flight; the smallest server Receive Maximum seen in the field
 MAX_PROPERTIES_BYTES = 65_536  # of one message; paho reads them in quadratic time
 _PLAIN = "is it a port without TLS (mqtt://)?"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.soak import kills, overload, partition
+from tests.soak import broker_kills, callbacks, kills, model, overload, partition
 from tests.soak.ledger import Effort, Outcome
 
 pytestmark = pytest.mark.mosquitto
@@ -48,3 +48,18 @@ def test_overload_every_frame_has_one_end_and_quiet_cameras_are_served(tmp_path:
     overload.one_load(outcome, tmp_path, overload.plan(effort(tmp_path, 1), 4, 8, 4.0), "latest", 4.0)
     assert [failure for failure in outcome.failures if "percentile" not in failure] == []
     assert outcome.sums["dropped"] > 0
+
+
+def test_exception_in_any_callback_is_seen_at_the_page_and_ends_the_process(tmp_path: Path) -> None:
+    outcome = callbacks.exceptions(effort(tmp_path, 1))
+    assert outcome.failures == []
+    assert outcome.sums["callbacks"] == 12
+
+
+def test_broker_killed_with_the_shipped_configuration_loses_no_accepted_frame(tmp_path: Path) -> None:
+    assert broker_kills.kill_broker(effort(tmp_path, 2), patience_s=20.0).failures == []
+
+
+def test_sessions_lost_again_and_again_bring_no_wrong_acknowledgement(tmp_path: Path) -> None:
+    assert model.lose_sessions(effort(tmp_path, 200)).failures == []
+    assert model.lose_sessions_control(effort(tmp_path, 1))

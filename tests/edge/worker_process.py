@@ -185,6 +185,11 @@ class Camera:
     def __exit__(self, *_: object) -> None:
         self.finish()
 
+    @property
+    def confirmed(self) -> int:
+        """Frames that the broker has confirmed so far."""
+        return self._publisher.sent.frames
+
     def finish(self) -> None:
         """Send no more, and wait until all that was sent is confirmed: then the ledger is complete."""
         self._stop.set()

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,19 +64,21 @@ class Forked:
         self._pid: int | None = None
         self._read_from = 0
 
-    def start(self, kill_at: str | None = None, nth: int = 1) -> None:
+    def start(self, **faults: Any) -> None:
+        """Start it; ``kill_at`` and ``nth``, or ``raise_in``, as ``tests.soak.zygote`` says."""
         self._read_from = self._log.stat().st_size if self._log.exists() else 0
-        order = {"config": str(self._config), "service_s": self._service_s, "kill_at": kill_at, "nth": nth}
-        self._pid = self._zygote.ask(order)
+        self._pid = self._zygote.ask({"config": str(self._config), "service_s": self._service_s, **faults})
 
     def log(self) -> str:
         """What it has written since its last start."""
+        if not self._log.exists():
+            return ""
         with self._log.open("rb") as file:
             file.seek(self._read_from)
             return file.read().decode(errors="replace")
 
     def wait_connected(self) -> None:
-        wait_for(lambda: self._log.exists() and "connected broker=" in self.log(), 20, f"a connection {self._log}")
+        wait_for(lambda: "connected broker=" in self.log(), 20, f"a connection {self._log}")
 
     def wait(self) -> int:
         """Its exit code; -9 where it was killed."""
@@ -112,7 +115,8 @@ class Yard(ExitStack):
         return self
 
     def reader(self) -> Any:
-        return client(self.broker, "reader")
+        """A reader whose session outlives the broker."""
+        return replace(client(self.broker, "reader"), clean_start=False, session_expiry_s=3600)
 
     def worker(self, name: str = "box", service_s: float = 0.0, **changes: Any) -> Forked:
         """A worker, not yet started; killed at the end."""

@@ -112,6 +112,8 @@ STEPS: dict[str, tuple[type, str]] = {
     "confirmation": (Courier, "link_confirmed"),
     "acknowledge": (Link, "acknowledge"),
 }
+_PAHO = ("on_connect", "on_disconnect", "on_message", "on_publish", "on_subscribe")
+_LINK = ("link_up", "link_subscribed", "link_down", "link_message", "link_confirmed", "link_wants_more", "link_turn")
 MOMENTS = [f"{when} {step}" for step in STEPS for when in ("before", "after")]
 
 
@@ -135,12 +137,36 @@ def plant(kill_at: str, nth: int) -> None:
     setattr(owner, name, die_or)
 
 
+# Everything that paho calls, and everything that the link calls.
+CALLBACKS: dict[str, tuple[type, str]] = {
+    **{f"Link.{name}": (Link, f"_{name}") for name in _PAHO},
+    **{f"Courier.{name}": (Courier, name) for name in _LINK},
+}
+
+
+def plant_exception(callback: str) -> None:
+    """Make a callback raise, and write down when it first did."""
+    owner, name = CALLBACKS[callback]
+    told = False
+
+    def fail(*_arguments: Any, **_named: Any) -> Any:
+        nonlocal told
+        if not told:
+            told = True
+            os.write(2, f"RAISED {time.monotonic()}\n".encode())
+        raise RuntimeError(f"planted into {callback}")
+
+    setattr(owner, name, fail)
+
+
 def be_worker(order: dict[str, Any]) -> int:
     """Run the worker of ``order`` to its end; returns its exit code."""
     log = os.open(order["config"] + ".log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
     set_up_logging("text")
+    if order.get("raise_in"):
+        plant_exception(order["raise_in"])
     if order.get("kill_at"):
         plant(order["kill_at"], order["nth"])
     edge.worker.load_parts = fake_parts(order["service_s"])
