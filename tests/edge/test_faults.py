@@ -18,7 +18,7 @@ def effort(folder: Path, count: int) -> Effort:
 
 
 def test_kill_at_every_step_of_the_protocol_loses_no_accepted_frame(tmp_path: Path) -> None:
-    outcome = kills.kill_at_every_step(effort(tmp_path, 1), rounds=1)
+    outcome = kills.kill_at_every_step(effort(tmp_path, 1))
     assert outcome.failures == []
     assert outcome.sums["kills"] == len(kills.MOMENTS)
     assert outcome.sums["frames"] > 0

@@ -45,8 +45,8 @@ def kill_worker_control(effort: Effort) -> str:
     return f"with session_expiry_s 0: {must_fail(measure)}"
 
 
-def kill_at_every_step(effort: Effort, rounds: int = 20, **changes: object) -> Outcome:
-    """Row 5: one run for each moment of the protocol, ``rounds`` kills in each."""
+def kill_at_every_step(effort: Effort, **changes: object) -> Outcome:
+    """Row 5: one kill at each moment of the protocol, ``effort.count`` times round."""
     outcome, rng = Outcome(), random.Random(effort.seed)
     with Yard(effort.folder) as yard:
         worker = yard.worker(**changes)
@@ -56,29 +56,25 @@ def kill_at_every_step(effort: Effort, rounds: int = 20, **changes: object) -> O
         yard.camera("a", 50)
         while effort.goes_on(outcome.done):
             for moment in MOMENTS:
-                _kill_at(worker, moment, rounds, rng, outcome, effort)
+                _kill_at(worker, moment, rng, outcome)
             outcome.done += 1
         worker.start()
         yard.settle(outcome)
     return outcome
 
 
-def _kill_at(worker: Forked, moment: str, rounds: int, rng: random.Random, outcome: Outcome, effort: Effort) -> None:
+def _kill_at(worker: Forked, moment: str, rng: random.Random, outcome: Outcome) -> None:
     once = moment.split()[1] in ("connect", "connected", "subscribed")  # these pass once in a connection
-    for _ in range(rounds):
-        if time.monotonic() > effort.deadline:
-            outcome.failures.append(f"not finished: time ran out at {moment}")
-            return
-        worker.start(kill_at=moment, nth=1 if once else rng.randint(1, 12))
-        code = worker.wait()
-        outcome.add("kills")
-        outcome.demand(code == -signal.SIGKILL, f"{moment}: ended with {code} instead of the kill")
+    worker.start(kill_at=moment, nth=1 if once else rng.randint(1, 12))
+    code = worker.wait()
+    outcome.add("kills")
+    outcome.demand(code == -signal.SIGKILL, f"{moment}: ended with {code} instead of the kill")
 
 
 def kill_at_every_step_control(effort: Effort) -> str:
     def measure(outcome: Outcome) -> None:
         broken = Effort(effort.seed, 1, effort.deadline, effort.folder)
-        outcome.failures += kill_at_every_step(broken, 1, mqtt={"session_expiry_s": 0}).failures
+        outcome.failures += kill_at_every_step(broken, mqtt={"session_expiry_s": 0}).failures
 
     return f"with session_expiry_s 0: {must_fail(measure)}"
 
