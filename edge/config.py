@@ -232,6 +232,9 @@ class MailboxConfig(Section):
     max_frame_mib: Annotated[Whole, Field(ge=1, le=255)] = 8
     """MiB of one message; larger ones are refused."""
 
+    max_cameras: Annotated[Whole, Field(ge=1, le=100_000)] = 1000
+    """Cameras served at a time; frames of more end as dead letters until one has been silent for an hour."""
+
     @field_validator("max_frame_mib")
     @classmethod
     def _frame_fits(cls, mib: int, info: ValidationInfo) -> int:

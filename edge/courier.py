@@ -23,6 +23,7 @@ from edge.link import Link
 from edge.link_handler import Message
 from edge.mailbox import MailboxFull
 from edge.records import RawFrame, Ticket
+from edge.roster import Roster
 from edge.wire import Topics, clean_captured_at, clean_frame_id, is_reserved, shorten
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class Courier:
         url: the broker, for people.
         clock: monotonic seconds.
         keeper: keeps verdicts on disk.
+        max_cameras: how many are served at a time.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Courier:
         url: str,
         clock: Callable[[], float] = time.monotonic,
         keeper: Keeper | None = None,
+        max_cameras: int = 1000,
     ) -> None:
         self._topics = topics
         self._sink = sink
@@ -84,6 +87,7 @@ class Courier:
         self._serial = 0
         self._obstacle: str | None = None  # why there is no subscription
         self._link: Link | None = None
+        self._roster = Roster(max_cameras)
         self._keeper = keeper or Keeper()
         for outgoing in self._keeper.recover():
             self._delivery.offer(outgoing)
@@ -230,6 +234,10 @@ class Courier:
         if is_reserved(camera):
             self._health.refused("reserved name")
             self.settle(ticket)
+            return
+        if not self._roster.admit(camera, self._clock()):
+            self._health.refused("too many cameras")
+            self.dead_letter("", f"{camera} is one too many", [ticket], f"{ticket.epoch}-{ticket.serial}")
             return
         if len(message.payload) > self._max_bytes:
             self._health.refused("too large")

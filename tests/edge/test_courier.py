@@ -104,6 +104,19 @@ def test_frame_whose_verdict_and_dead_letter_are_too_large_for_the_broker_is_ack
     assert link.acknowledged == [7]
 
 
+def test_frames_of_one_camera_too_many_end_as_dead_letters(link: Recording, box: Box) -> None:
+    health = Health("box")
+    courier = Courier(TOPICS, box, health, 1 << 20, "mqtt://broker:1883", max_cameras=2)
+    courier.attach(cast(Link, link))
+    courier.link_up(False, 10, None)
+    for mid, camera in enumerate(["a", "b", "c", "a"], start=1):
+        courier.link_message(Message(f"cameras/{camera}/frame", b"picture", mid, 1, False, False, {}))
+    courier.link_turn()
+    assert [frame.camera for frame in box.frames] == ["a", "b", "a"]
+    assert [topic for topic, _ in link.published] == [TOPICS.deadletter]
+    assert health.snapshot()["refused"] == {"too many cameras": 1}
+
+
 def test_nothing_can_leave_without_a_connection(courier: Courier) -> None:
     courier.notice(TOPICS.status, b"stopped")
     assert courier.pending() == 0
