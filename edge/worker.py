@@ -147,7 +147,15 @@ class Worker:
         mailbox = Mailbox(box.policy, box.max_frames, box.max_bytes)
         self._intake = Intake(mailbox, parts.decoder, decode_workers(config), ahead=config.batch.max)
         keeper = Keeper(open_spool(config), self.health.spool_failed)
-        self._courier = Courier(self._topics, self._intake, self.health, box.max_bytes, config.mqtt.url, keeper=keeper, max_cameras=box.max_cameras)
+        self._courier = Courier(
+            self._topics,
+            self._intake,
+            self.health,
+            box.max_bytes,
+            config.mqtt.url,
+            keeper=keeper,
+            max_cameras=box.max_cameras,
+        )
         subscriptions = (frame_filter(config), self._topics.canary)
         will = Will(self._topics.status, b"offline")
         self._link = Link(settings, self._courier, subscriptions, will, stale=stale_filters(config))
