@@ -1,4 +1,4 @@
-"""The roster: how many cameras a worker serves, so that a flood of topics takes neither its memory nor its turns. Pure."""
+"""The roster: how many cameras a worker serves, so that a flood of topics takes neither memory nor turns. Pure."""
 
 from __future__ import annotations
 
