@@ -43,7 +43,10 @@ class Graph:
     def __init__(self, stream: int, work: Callable[[], None]) -> None:
         self._calls, self._stream = _calls(), stream
         self._executable: Any = None
-        graph = self._capture(work)
+        try:
+            graph = self._capture(work)
+        except RuntimeError as error:  # cuda-python, where the driver lacks what it looks for
+            raise GraphError(f"CUDA graphs cannot be used: {error}") from error
         try:
             self._executable = self._calls.instantiate(graph)
         finally:
@@ -83,7 +86,10 @@ def _calls() -> _Calls:
     try:
         from cuda.bindings import driver
     except ImportError:
-        return _Library(ctypes.CDLL(_LIBRARY))
+        try:
+            return _Library(ctypes.CDLL(_LIBRARY))
+        except (OSError, AttributeError) as error:
+            raise GraphError(f"CUDA graphs cannot be used: {error}") from error
     return _CudaPython(driver)
 
 

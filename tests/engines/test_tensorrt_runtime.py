@@ -352,3 +352,22 @@ def test_machine_without_the_libraries_says_what_to_install(
     with pytest.raises(ModelError, match=r"parrotgate\[tensorrt\]") as caught:
         open_engine(path)
     assert caught.value.exit_code == 78
+
+
+@pytest.mark.parametrize("way", ["no driver library", "library without graphs", "cuda-python without its driver"])
+def test_machine_without_graphs_launches_piece_by_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, way: str
+) -> None:
+    def refuse(*arguments: Any) -> Any:
+        raise {"n": OSError, "l": AttributeError, "c": RuntimeError}[way[0]](way)
+
+    if way.startswith("cuda-python"):
+        monkeypatch.setattr(import_module("cuda.bindings.driver"), "cuStreamBeginCapture", refuse)
+    else:
+        monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+        monkeypatch.setattr(ctypes, "CDLL", refuse)
+    with opened(tmp_path) as engine:
+        for call in range(6):
+            assert_right(engine.infer(batch(2, call)), batch(2, call))
+        assert engine.describe()["graphs"] == "off"
+    assert way in caplog.text
