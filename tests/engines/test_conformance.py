@@ -87,6 +87,35 @@ def test_golden_files_are_what_the_bindings_say() -> None:
         assert json.loads(fetch.golden_path(version).read_text()) == fetch.members_of(version)
 
 
+# Logger and progress monitor are classes of ours under classes of theirs, called by theirs.
+SUBCLASSES = """
+import sys, tensorrt_bindings as trt
+sys.modules["tensorrt"] = trt
+from engines.tensorrt_api import complaint, has, logger
+from engines.tensorrt_build import _monitor, is_strongly_typed, tensorrt_version
+trt.ILogger.log(logger(), trt.ILogger.ERROR, "told")
+assert complaint() == "told"
+seen = []
+monitor = _monitor(lambda fraction, phase: seen.append((fraction, phase)) or fraction < 1)
+base = trt.IProgressMonitor
+base.phase_start(monitor, "build", None, 2)
+assert base.step_complete(monitor, "build", 0) is True
+assert base.step_complete(monitor, "build", 1) is False
+base.phase_finish(monitor, "build")
+assert seen == [(0.5, "build"), (1.0, "build")] and monitor.stopped
+print(tensorrt_version(), is_strongly_typed())
+"""
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
+@pytest.mark.timeout(600)
+def test_real_bindings_call_our_logger_and_our_progress_monitor() -> None:
+    typed = {version: version.startswith("11.") for version in fetch.PACKAGES}
+    for version, is_typed in typed.items():
+        assert fetch.run_with(version, SUBCLASSES).split() == [version, str(is_typed)]
+
+
 @pytest.mark.soak
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 @pytest.mark.timeout(1500)

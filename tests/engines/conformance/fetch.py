@@ -41,12 +41,17 @@ LIBRARIES = ("nvinfer", "nvinfer_plugin", "nvonnxparser")
 
 def members_of(version: str, cache: Path = CACHE) -> dict[str, Any]:
     """What the bindings of ``version`` offer, told by themselves (see ``tensorrt_members.py``)."""
-    package, stubs = _unpacked(version, cache), _stubs(cache)
-    environment = {**os.environ, "PYTHONPATH": str(package), "LD_LIBRARY_PATH": str(stubs)}
-    command = [sys.executable, str(HERE / "tensorrt_members.py")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
-    told: dict[str, Any] = json.loads(done.stdout)
+    told: dict[str, Any] = json.loads(run_with(version, (HERE / "tensorrt_members.py").read_text(), cache))
     return told
+
+
+def run_with(version: str, script: str, cache: Path = CACHE) -> str:
+    """What ``script`` prints in a Python that can import ``tensorrt_bindings`` of ``version``, and our own rooms."""
+    path = os.pathsep.join([str(_unpacked(version, cache)), str(HERE.parents[2])])
+    environment = {**os.environ, "PYTHONPATH": path, "LD_LIBRARY_PATH": str(_stubs(cache))}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
+    return done.stdout
 
 
 def golden_text(members: dict[str, Any]) -> str:
