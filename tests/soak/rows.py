@@ -122,7 +122,15 @@ ROWS = [
         run="overload:overload",
         control="overload:overload_control",
     ),
-    Row(13, "camera scale", "1000 camera topics, memory cap never passed; 100 000 topics refused at the cap", 1),
+    Row(
+        13,
+        "camera scale",
+        "1000 camera topics, memory cap never passed; 100 000 topics refused at the cap",
+        100_000,
+        "topics",
+        run="cameras:cameras",
+        control="cameras:cameras_control",
+    ),
     Row(
         14,
         "reconnect herd",
