@@ -44,6 +44,7 @@ def check(path: Path, environ: Mapping[str, str] = os.environ) -> Iterator[Findi
         yield Finding("config", str(error), error.exit_code)
         return
     yield Finding("config", f"{path}: worker {config.worker}")
+    yield from _check_spool(config)
     yield from _check_artifacts(config)
     yield from _check_broker(config)
 
@@ -58,6 +59,21 @@ def pins(config: Config) -> dict[str, str]:
         found["species.manifest_sha256"] = manifest_sha256(config.species.model)
     parts.close()
     return found
+
+
+def _check_spool(config: Config) -> Iterator[Finding]:
+    folder = config.spool.folder
+    if folder is None:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        yield Finding("spool", f"{folder} cannot be made ({error.strerror}); mend spool.folder", EXIT_CONFIG)
+        return
+    if not os.access(folder, os.W_OK):
+        yield Finding("spool", f"{folder} cannot be written by this user; mend its rights", EXIT_CONFIG)
+    else:
+        yield Finding("spool", f"{folder}: at most {config.spool.max_mib} MiB")
 
 
 def _check_artifacts(config: Config) -> Iterator[Finding]:

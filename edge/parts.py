@@ -139,11 +139,11 @@ def stale_filters(config: Config) -> tuple[str, ...]:
 
 
 def open_spool(config: Config) -> Spool | None:
-    """The verdict spool where one is configured."""
+    """The verdict spool where one is configured, in a folder of the worker's name: two workers must not share one."""
     spool = config.spool
     if spool.folder is None:
         return None
-    return Spool(spool.folder, spool.max_mib * MIB, float(spool.max_age_s))
+    return Spool(spool.folder / config.worker, spool.max_mib * MIB, float(spool.max_age_s))
 
 
 def decode_workers(config: Config) -> int:

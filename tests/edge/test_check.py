@@ -60,6 +60,16 @@ def test_all_well(mosquitto: Broker, examine: Callable[..., dict[str, Finding]])
     )
 
 
+def test_spool_folder(examine: Callable[..., dict[str, Finding]], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    url = f"mqtt://127.0.0.1:{free_port()}"
+    assert examine(url, spool={"folder": str(tmp_path / "new" / "spool")})["spool"].exit_code == 0
+    bad = examine(url, spool={"folder": str(tmp_path / "file" / "spool")})["spool"]
+    assert bad.exit_code == 78
+    assert "spool.folder" in bad.sentence
+    assert "spool" not in examine(url)
+
+
 def test_broker_down(examine: Callable[..., dict[str, Finding]]) -> None:
     finding = examine(f"mqtt://127.0.0.1:{free_port()}")["tcp"]
     assert finding.exit_code == 75
