@@ -288,8 +288,8 @@ class SpoolConfig(Section):
     """Verdicts kept on disk until the broker has confirmed them."""
 
     folder: LocalPath | None = None
-    """Where a folder of the worker's name is made; null: no spool. It is for what no broker holds for us: verdicts of
-    QoS 0 frames."""
+    """Folder, with one of the worker's name in it; null: no spool. It is for what no broker holds for us: verdicts of
+    QoS 0 frames, and which pictures have killed a decoder (decode.mode isolated)."""
     max_mib: Annotated[Whole, Field(ge=1, le=65_536)] = 64
     """MiB of files; beyond it the oldest verdicts are dropped and counted."""
     max_age_s: Annotated[Whole, Field(ge=1, le=31_536_000)] = 86_400

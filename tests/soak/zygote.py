@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ class FakeParts(Parts):
 def fake_parts(service_s: float) -> Callable[[Any], Any]:
     """What stands in for ``load_parts``."""
 
-    def load(config: Any) -> Any:
+    def load(config: Any, *_watchers: Any) -> Any:
         opener = PictureOpener(INPUT, (32, 32), ImageLimits())
         decoder = Decoder(opener, config.mailbox.max_frame_bytes)
         cascade, nothing = FakeCascade(config.worker, service_s), None
@@ -190,6 +191,8 @@ def main() -> None:
                 code = 70
                 try:
                     code = be_worker(order)
+                except BaseException:  # noqa: BLE001 - told in the worker's log, which a test shows
+                    os.write(2, traceback.format_exc().encode())
                 finally:
                     os._exit(code)
         sys.stdout.write(f"{answer}\n")
