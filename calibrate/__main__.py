@@ -169,6 +169,7 @@ for _module in (
 def main() -> None:
     """Entry point of the ``calibrate`` command."""
     logging.basicConfig(level=logging.INFO, format="calibrate: %(message)s")
+    logging.getLogger("engines").setLevel(logging.WARNING)  # which engine was opened is for a worker's log
     run_app(app, "calibrate")
 
 
