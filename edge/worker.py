@@ -173,7 +173,7 @@ class Worker:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, began + STOP_S - time.monotonic()))
         if self._parts is not None:
-            self._parts.opener.close()
+            self._parts.close()  # GPU libraries do not survive that the interpreter takes modules apart in any order
         self.health.set_state("stopped", "stopped")
         log.info("stopped after=%.1fs", time.monotonic() - began)
         if self._failure is not None:

@@ -84,6 +84,7 @@ def test_worker_tells_what_computes_in_log_metrics_and_verdict(
     log = process.log.read_text()
     assert "features.onnx device=cuda" in log
     assert "left aside" not in log
+    assert "standin: 0 blocks left at exit" in log
 
 
 @pytest.mark.parametrize(

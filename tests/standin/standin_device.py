@@ -10,6 +10,7 @@ Environment variables set what it is, and when it fails:
     STANDIN_GPU        name, default Orin
     STANDIN_SM         compute capability as 8.7, the default
     STANDIN_CUDA       CUDA version as 12.6, the default
+    STANDIN_TELL       1: say on stderr at exit how many blocks of memory were not given back
     STANDIN_SHARED     1: host and device share their memory (Tegra)
     STANDIN_FAIL       CODE@N: CUDA error CODE in the Nth inference of this process, counted from 1; for ever after if
                        the code is one of those that only a new process mends; the time is told on stderr
@@ -17,6 +18,7 @@ Environment variables set what it is, and when it fails:
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import os
 import sys
@@ -296,6 +298,14 @@ class Device:
 
 
 device = Device()
+
+
+def _tell() -> None:
+    print(f"standin: {device.allocated()} blocks left at exit", file=sys.stderr, flush=True)  # noqa: T201
+
+
+if os.environ.get("STANDIN_TELL") == "1":
+    atexit.register(_tell)
 
 
 def poison(content: Any) -> None:
