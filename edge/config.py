@@ -321,6 +321,16 @@ class StatusConfig(Section):
     """TCP port; 0: any free one."""
 
 
+class WatchdogConfig(Section):
+    """What becomes of a worker that hangs."""
+
+    stall_s: Annotated[Whole, Field(ge=5, le=3600)] = 30
+    """Seconds without a sign of life of the engine's thread, or without a verdict while frames wait, after which
+    /healthz fails; half as many later the process ends with 75. More than a full batch takes on a slow machine."""
+    end: Annotated[bool, Field(strict=True)] = True
+    """false: /healthz alone tells, and the process stays."""
+
+
 class Config(Section):
     """Everything one worker is told."""
 
@@ -352,6 +362,8 @@ class Config(Section):
     """Cameras that differ from the rest, by name (letters, digits, _ and -, at most 64, not starting with _)."""
     status: StatusConfig | None = StatusConfig()
     """The status page; null: none."""
+    watchdog: WatchdogConfig = WatchdogConfig()
+    """The watchdog of ``edge run``."""
 
     @property
     def client_id(self) -> str:

@@ -216,6 +216,7 @@ class Courier:
 
     def link_turn(self) -> float | None:
         self._health.beat("link")
+        self._health.unconfirmed(self._delivery.in_flight)
         self._put_held()
         self._send_acks()
         self._send_publications()

@@ -64,6 +64,11 @@ class Delivery:
         """Publications that have no PUBACK yet."""
         return len(self._outbox)
 
+    @property
+    def in_flight(self) -> int:
+        """Publications that have left in this connection and have no PUBACK yet."""
+        return len(self._in_flight)
+
     def connect(self, window: int) -> int:
         """A connection begins: a new epoch, nothing of the old one may be acknowledged. Returns the epoch."""
         self.disconnect()

@@ -14,13 +14,14 @@ import re
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, Literal, get_args
 
 from edge.camera import CameraLog, Truth, describe
 from edge.meters import Latency, Rate, Tally
 from edge.pictures import Pictures
+from edge.progress import Part, Patience, Progress
 from edge.records import Outcome, Verdict
 
 State = Literal["starting", "ready", "not-ready", "draining", "stopped"]
@@ -38,15 +39,9 @@ _USERINFO = re.compile(r"//[^/@]*@")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When the worker counts as stuck, and how much is remembered.
+    """When the worker counts as stuck, and how much is remembered: the other fields bound the memory."""
 
-    ``link_s``: the longest silence of the link's thread (three keepalives); ``stall_s``: the longest silence of the
-    engine's thread, and the longest wait for a verdict while frames wait; ``cameras``, ``picture_bytes`` and
-    ``positives`` bound the memory.
-    """
-
-    link_s: float = 90.0
-    stall_s: float = 30.0
+    patience: Patience = field(default_factory=Patience)
     cameras: int = 1000
     picture_bytes: int = 64 * 1024 * 1024
     positives: int = 12
@@ -83,13 +78,9 @@ class Health:
         self._lock = Lock()
         self._started_s, self._started_at = now, wall()
         self._state: tuple[State, str, float] = ("starting", "starting", now)
-        self._fault: str | None = None
         self._reload_fault: str | None = None
         self._broker = _Broker(since_s=now)
-        self._beats: dict[str, float] = {}
-        self._progress_s = now
-        self._waiting: tuple[int, int, float] = (0, 0, 0.0)
-        self._waiting_since_s = now
+        self._progress = Progress(now)
         self._rate = Rate(now)
         self._latency: dict[str, Latency] = {}
         self._models: dict[str, dict[str, Any]] = {}
@@ -131,7 +122,7 @@ class Health:
                 self._cameras[camera].deadletters += 1
             self._counts["deadletters"] += 1
             self._last_deadletter = f"{camera}: {why}"[:500]
-            self._progress_s = self._clock()
+            self._progress.judged_s = self._clock()
 
     def verdict(self, verdict: Verdict, image: bytes | None, content_type: str | None) -> None:
         """A frame was judged; ``image`` is its encoded picture as it came (JPEG, PNG or WebP), if it may be shown."""
@@ -143,7 +134,7 @@ class Health:
             log.picture = self._pictures.add(image, content_type)
             self._counts[verdict.verdict.value] += 1
             self._counts["reused"] += verdict.reused
-            self._progress_s = now
+            self._progress.judged_s = now
             self._rate.add(now)
             self._time(verdict.latency_ms)
             if verdict.verdict is Outcome.POSITIVE:
@@ -184,7 +175,8 @@ class Health:
             connects = self._broker.connects + 1
             clean = _USERINFO.sub("//", url)
             self._broker = _Broker(clean, True, "connected", now, connects, session_present)
-            self._beats["link"] = now
+            self._progress.beat("link", now)
+            self._progress.hold(0, now)
 
     def disconnected(self, reason: str) -> None:
         """The connection to the broker has ended, or could not be made."""
@@ -211,22 +203,25 @@ class Health:
             self._counts["reloads" if fault is None else "reload_failures"] += 1
             self._reload_fault = fault
 
-    def beat(self, part: Literal["link", "engine"]) -> None:
+    def beat(self, part: Part) -> None:
         """The thread that owns ``part`` gives a sign of life."""
         with self._lock:
-            self._beats[part] = self._clock()
+            self._progress.beat(part, self._clock())
 
     def waiting(self, frames: int, nbytes: int, oldest_s: float) -> None:
         """How many frames wait or are being judged, their bytes, and the age of the oldest in seconds."""
         with self._lock:
-            if frames > 0 and self._waiting[0] == 0:
-                self._waiting_since_s = self._clock()
-            self._waiting = (frames, nbytes, oldest_s)
+            self._progress.wait(frames, nbytes, oldest_s, self._clock())
+
+    def unconfirmed(self, publications: int) -> None:
+        """How many publications have left and have no answer of the broker yet."""
+        with self._lock:
+            self._progress.hold(publications, self._clock())
 
     def fault(self, text: str) -> None:
         """Something that only a new process can mend has happened; the first fault is kept."""
         with self._lock:
-            self._fault = self._fault or text
+            self._progress.fault = self._progress.fault or text
 
     # What others ask
 
@@ -278,9 +273,9 @@ class Health:
                 "refused": self._refusals.counts(),
                 "publish_failures": self._publish_failures.counts(),
                 "last_deadletter": self._last_deadletter,
-                "waiting": dict(zip(("frames", "bytes", "oldest_s"), self._waiting, strict=True)),
+                "waiting": dict(zip(("frames", "bytes", "oldest_s"), self._progress.waiting, strict=True)),
                 "latency_ms": {stage: latency.summary() for stage, latency in self._latency.items()},
-                "beats": {part: round(now - beat, 1) for part, beat in self._beats.items()},
+                "beats": {part: round(now - beat, 1) for part, beat in self._progress.beats.items()},
                 "models": self._models,
                 "reload_fault": self._reload_fault,
                 "cameras": [self._cameras[name].row(now) for name in sorted(self._cameras)],
@@ -330,23 +325,7 @@ class Health:
             self._pictures.release(self._positives.popleft()[1]["picture"])
 
     def _is_live(self, now: float) -> tuple[bool, str]:
-        if self._fault:
-            return False, self._fault
-        silence = now - self._beats.get("link", now)
-        if silence > self._limits.link_s:
-            return (
-                False,
-                f"the link to the broker gave no sign of life for {silence:.0f} s (limit {self._limits.link_s:g} s)",
-            )
-        silence = now - self._beats.get("engine", now)
-        if silence > self._limits.stall_s:
-            limit = self._limits.stall_s
-            return False, f"the engine's thread gave no sign of life for {silence:.0f} s (limit {limit:g} s)"
-        stalled = now - max(self._progress_s, self._waiting_since_s)
-        if self._waiting[0] and self._broker.connected and stalled > self._limits.stall_s:
-            waiting = f"{self._waiting[0]} frame{'s wait' if self._waiting[0] > 1 else ' waits'}"
-            return False, f"{waiting} and no verdict came for {stalled:.0f} s (limit {self._limits.stall_s:g} s)"
-        return True, "alive"
+        return self._progress.is_live(now, self._broker.connected, self._limits.patience)
 
     def _is_ready(self, now: float) -> tuple[bool, str]:
         name, reason, _ = self._state

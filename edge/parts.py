@@ -23,6 +23,7 @@ from edge.parity import check_parity
 from edge.picture import PictureOpener
 from edge.plan_build import ready_plan
 from edge.poison import PoisonJournal
+from edge.progress import Patience
 from edge.spool import Spool
 from engines import Engine, ImageLimits, InputSpec, ModelError, open_engine
 from engines.build_progress import Progress
@@ -144,6 +145,12 @@ def open_spool(config: Config) -> Spool | None:
     if spool.folder is None:
         return None
     return Spool(spool.folder / config.worker, spool.max_mib * MIB, float(spool.max_age_s))
+
+
+def patience(config: Config) -> Patience:
+    """When a silence of the worker is a hang."""
+    stall_s = float(config.watchdog.stall_s)
+    return Patience(link_s=stall_s, stall_s=stall_s, away_s=max(10 * stall_s, 3.0 * config.mqtt.keepalive_s))
 
 
 def decode_workers(config: Config) -> int:

@@ -10,7 +10,7 @@ from edge.errors import ConfigError
 from edge.parts import Parts, load_parts
 
 # What the connection, the memory bounds and the page are built from; only a new process can change it.
-NEEDS_RESTART = ("worker", "mqtt", "mailbox", "decode", "status", "spool")
+NEEDS_RESTART = ("worker", "mqtt", "mailbox", "decode", "status", "spool", "watchdog")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ link thread      broker <-> courier; nothing slow happens there
 decoder threads  the intake's (edge.pool)
 engine thread    takes a batch, judges it, hands the verdicts to the courier; the caller's thread in ``run``
 page thread      the status server
+watchdog thread  ends the process when the others hang (edge.watchdog); in ``run`` alone
 """
 
 from __future__ import annotations
@@ -27,13 +28,23 @@ from edge.keeper import Keeper
 from edge.link import Link
 from edge.link_handler import Will
 from edge.mailbox import Mailbox
-from edge.parts import Parts, decode_workers, frame_filter, link_settings, load_parts, open_spool, stale_filters
+from edge.parts import (
+    Parts,
+    decode_workers,
+    frame_filter,
+    link_settings,
+    load_parts,
+    open_spool,
+    patience,
+    stale_filters,
+)
 from edge.plan_build import logged
-from edge.pool import Intake
+from edge.pool import Intake, spawn
 from edge.records import Frame, Outcome, Verdict
 from edge.swap import Successor, load_successor
 from edge.unchanged import Unchanged
 from edge.verdict import encode
+from edge.watchdog import TURN_S, Watchdog, notify
 from edge.web import StatusServer, build_server, create_app
 from edge.wire import Topics
 from engines import DeviceLostError, EngineRunError, ParrotgateError
@@ -64,9 +75,7 @@ class Worker:
         self, config: Config, health: Health | None = None, *, read: Callable[[], Config] | None = None
     ) -> None:
         self.config = config
-        self.health = health or Health(
-            config.worker, limits=HealthLimits(link_s=max(60.0, 3.0 * config.mqtt.keepalive_s))
-        )
+        self.health = health or Health(config.worker, limits=HealthLimits(patience(config)))
         self._topics = Topics(config.mqtt.prefix, config.worker)
         self._stop = threading.Event()
         self._failure: BaseException | None = None
@@ -76,6 +85,8 @@ class Worker:
         self._latencies: deque[float] = deque(maxlen=LATENCIES_KEPT)
         self._failures = 0
         self.inferences = 0
+        self._serving = False
+        self._watchdog = Watchdog(self.health.live, config.watchdog.stall_s, bites=config.watchdog.end)
         self._server: StatusServer | None = None
         self._parts: Parts | None = None
         self._read = read
@@ -102,12 +113,15 @@ class Worker:
             signal.signal(signal.SIGHUP, lambda _number, _frame: self.reload())
         if self.config.mqtt.version != 5:
             log.warning("MQTT 3.1.1 has no reason codes: a verdict that the broker's access list denies is lost unseen")
+        spawn("watchdog", self._watch)
         try:
             self._begin()
         except BuildStoppedError:
             log.info("stopped while the engine was being built; the next start begins it anew")
         else:
+            self._watch_from_here()
             self._engine_loop()
+        notify("STOPPING=1")
         self._finish()
 
     def reload(self) -> None:
@@ -209,6 +223,19 @@ class Worker:
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._stop.set()
         signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+
+    def _watch_from_here(self) -> None:
+        """Loading a network may hold Python's lock for long; from now on nothing may."""
+        self._serving = True
+        self._watchdog.arm()
+        notify("READY=1")
+
+    def _watch(self) -> None:
+        while True:
+            self._watchdog.turn()
+            if self._serving:
+                self._watchdog.arm()
+            time.sleep(TURN_S)
 
     # -- the engine's thread -----------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from edge.health import Health, Limits
 from edge.meters import LATENCY_BOUNDS_MS, Latency, Rate, Tally
 from edge.pictures import Pictures
+from edge.progress import Patience
 from edge.records import Outcome
 from tests.edge.status import Clock, ready_health, verdict
 
@@ -29,13 +30,13 @@ def test_ready_worker_that_connects_and_warms_is_ready() -> None:
 def test_live_link_that_falls_silent_is_not_live_though_connected() -> None:
     clock = Clock()
     health = ready_health(clock=clock)
-    clock.now += 89
+    clock.now += 29
     assert health.live()[0]
     clock.now += 2
     live, why = health.live()
     assert not live
     assert "link" in why
-    assert "91 s" in why
+    assert "31 s" in why
     assert not health.ready()[0]
     health.beat("link")
     assert health.live()[0]
@@ -43,7 +44,7 @@ def test_live_link_that_falls_silent_is_not_live_though_connected() -> None:
 
 def test_live_frames_that_wait_without_verdict_is_not_live_until_one_comes() -> None:
     clock = Clock()
-    health = ready_health(clock=clock, limits=Limits(link_s=1e9))
+    health = ready_health(clock=clock, limits=Limits(Patience(link_s=1e9)))
     clock.now += 3600  # a night without frames is no stall
     assert health.live()[0]
     health.waiting(3, 100, 0.0)
@@ -57,7 +58,7 @@ def test_live_frames_that_wait_without_verdict_is_not_live_until_one_comes() -> 
 
 def test_live_frames_that_wait_while_disconnected_is_live() -> None:
     clock = Clock()
-    health = ready_health(clock=clock, limits=Limits(link_s=1e9))
+    health = ready_health(clock=clock, limits=Limits(Patience(away_s=1e9)))
     health.waiting(1, 1, 0.0)
     health.disconnected("broker away")
     clock.now += 1000
@@ -67,13 +68,47 @@ def test_live_frames_that_wait_while_disconnected_is_live() -> None:
 def test_live_engine_that_hangs_with_its_only_frame_is_not_live() -> None:
     """Nobody counts waiting frames while the engine's thread hangs: its own silence must tell."""
     clock = Clock()
-    health = ready_health(clock=clock, limits=Limits(link_s=1e9))
+    health = ready_health(clock=clock, limits=Limits(Patience(link_s=1e9)))
     health.beat("engine")
     health.waiting(0, 0, 0.0)
     clock.now += 29
     assert health.live()[0]
     clock.now += 2
     assert health.live() == (False, "the engine's thread gave no sign of life for 31 s (limit 30 s)")
+
+
+def test_live_engine_that_judges_a_batch_frame_by_frame_is_live() -> None:
+    clock = Clock()
+    health = ready_health(clock=clock, limits=Limits(Patience(link_s=1e9)))
+    health.beat("engine")
+    for _ in range(4):
+        clock.now += 20
+        health.verdict(verdict(), None, None)
+        assert health.live()[0]
+
+
+def test_live_link_without_a_connection_may_be_silent_for_minutes() -> None:
+    clock = Clock()
+    health = ready_health(clock=clock)
+    health.disconnected("the name broker does not resolve")
+    clock.now += 299
+    assert health.live()[0]
+    clock.now += 2
+    assert not health.live()[0]
+
+
+def test_live_broker_that_confirms_nothing_any_more_is_not_live() -> None:
+    clock = Clock()
+    health = ready_health(clock=clock, limits=Limits(Patience(link_s=1e9)))
+    for left in (10, 9):  # one answer is progress
+        clock.now += 299
+        health.unconfirmed(left)
+        assert health.live()[0]
+    clock.now += 301
+    health.unconfirmed(9)
+    assert health.live() == (False, "the broker confirmed no publication for 301 s (limit 300 s)")
+    health.connected("mqtt://localhost:1883", True)
+    assert health.live()[0]
 
 
 def test_fault_first_one_is_kept() -> None:

@@ -65,7 +65,7 @@ class Forked:
         self._read_from = 0
 
     def start(self, **faults: Any) -> None:
-        """Start it; ``kill_at`` and ``nth``, or ``raise_in``, as ``tests.soak.zygote`` says."""
+        """Start it; ``kill_at`` or ``hang_at`` with ``nth``, or ``raise_in``, as ``tests.soak.zygote`` says."""
         self._read_from = self._log.stat().st_size if self._log.exists() else 0
         self._pid = self._zygote.ask({"config": str(self._config), "service_s": self._service_s, **faults})
 
@@ -86,6 +86,11 @@ class Forked:
         code = self._zygote.ask({"wait": self._pid})
         self._pid = None
         return code
+
+    def is_running(self) -> bool:
+        """Whether it has not ended yet; one that has ended is a zombie until ``wait``."""
+        status = Path(f"/proc/{self._pid}/stat")
+        return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
 
     def send(self, number: int) -> None:
         assert self._pid is not None

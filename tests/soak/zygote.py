@@ -2,14 +2,15 @@
 
 A worker is the real one (link, courier, mailbox, decoders, threads, signals) on the configuration it is given, but for
 its engines: ``FakeCascade`` answers after ``service_s`` seconds a frame. ``kill_at`` names a step at whose ``nth``
-passing the worker kills itself.
+passing the worker kills itself; ``hang_at`` one where it hangs for ever, ``lock`` with Python's lock held.
 
-Lines in: ``{"config": …, "service_s": …, "kill_at": …, "nth": …}`` -> its process number; ``{"wait": pid}`` -> its
+Lines in: ``{"config": …, "service_s": …, "kill_at": …, "nth": …, …}`` -> its process number; ``{"wait": pid}`` -> its
 status.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -118,24 +119,35 @@ _LINK = ("link_up", "link_subscribed", "link_down", "link_message", "link_confir
 MOMENTS = [f"{when} {step}" for step in STEPS for when in ("before", "after")]
 
 
-def plant(kill_at: str, nth: int) -> None:
-    """Make this process kill itself at the ``nth`` passing of a moment."""
-    when, _, step = kill_at.partition(" ")
+def plant(moment: str, nth: int, end: Callable[[], None]) -> None:
+    """Have this process call ``end`` at the ``nth`` passing of a moment."""
+    when, _, step = moment.partition(" ")
     owner, name = STEPS[step]
     real, passed = getattr(owner, name), 0
 
-    def die_or(*arguments: Any, **named: Any) -> Any:
+    def end_or(*arguments: Any, **named: Any) -> Any:
         nonlocal passed
         passed += 1
         mine = passed == nth
         if mine and when == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
+            end()
         answer = real(*arguments, **named)
         if mine and when == "after":
-            os.kill(os.getpid(), signal.SIGKILL)
+            end()
         return answer
 
-    setattr(owner, name, die_or)
+    setattr(owner, name, end_or)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hang(lock: bool) -> None:
+    """Never return. ``PyDLL`` keeps Python's lock in its calls, ``CDLL`` does not."""
+    os.write(2, f"planted: hangs at {time.monotonic()}\n".encode())
+    library = ctypes.PyDLL(None) if lock else ctypes.CDLL(None)
+    library.sleep(3600)
 
 
 # Everything that paho calls, and everything that the link calls.
@@ -169,7 +181,10 @@ def be_worker(order: dict[str, Any]) -> int:
     if order.get("raise_in"):
         plant_exception(order["raise_in"])
     if order.get("kill_at"):
-        plant(order["kill_at"], order["nth"])
+        plant(order["kill_at"], order["nth"], die)
+    if order.get("hang_at"):
+        plant(order["hang_at"], order["nth"], lambda: hang(order["lock"]))
+    os.environ.update(order.get("environment", {}))
     edge.worker.load_parts = fake_parts(order["service_s"])
     try:
         edge.worker.Worker(load_config(Path(order["config"]))).run()
