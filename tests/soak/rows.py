@@ -124,6 +124,7 @@ ROWS = [
         "loads",
         run="overload:overload",
         control="overload:overload_control",
+        note="Service 50 ms, so 200 ms allowed; measured beside seven other jobs (load 8). One frame waits decoded",
     ),
     Row(
         13,
@@ -327,5 +328,6 @@ ROWS = [
         "mutants",
         run="mutation:score",
         control="mutation:score_control",
+        note="96 %. Of the four survivors two change nothing; test_delivery_core.py has met the other two since",
     ),
 ]
