@@ -77,7 +77,7 @@ ROWS = [
         "session losses",
         run="model:lose_sessions",
         control="model:lose_sessions_control",
-        note="The regression scripts of the reference are in the model too: planted faults of row 4",
+        note="Early and double acknowledgements are also planted faults of row 4",
     ),
     Row(
         7,
