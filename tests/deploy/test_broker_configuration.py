@@ -86,9 +86,13 @@ def test_health_check_tells_a_sound_broker_from_an_open_and_from_a_dead_one(brok
         ("feeder", "cameras/feeder/verdict", False),
         ("feeder", "edge/box-1/desired", False),
         ("worker", "cameras/feeder/verdict", True),
-        ("worker", "cameras/feeder/frame", False),
+        ("feeder", "cameras/_canary-box-1/frame", False),
+        ("worker", "cameras/_canary-box-1/frame", True),
         ("worker", "edge/box-1/status", True),
         ("viewer", "cameras/feeder/frame", False),
+        ("viewer", "cameras/viewer/frame", False),
+        ("viewer", "cameras/_canary-box-1/frame", False),
+        ("viewer", "cameras/feeder/verdict", False),
         ("viewer", "edge/box-1/desired", False),
     ],
 )
@@ -97,11 +101,18 @@ def test_each_user_publishes_only_what_is_its_own(broker: ShippedBroker, user: s
     assert ("Not authorized" not in words) is allowed
 
 
-def test_worker_may_send_its_canary_under_its_own_name(broker: ShippedBroker) -> None:
-    canary = ("-V", "5", "-q", "1", "-m", "x", "-t", "cameras/_canary-box-1/frame")
-    mine, other = (run(*client(broker, "pub", *canary, "-i", name, user="worker")) for name in ("box-1", "box-2"))
-    assert b"Not authorized" not in mine.stderr
-    assert b"Not authorized" in other.stderr
+@pytest.mark.parametrize("user", ["feeder", "viewer"])
+def test_nobody_else_sends_the_canary_whatever_the_client_id(broker: ShippedBroker, user: str) -> None:
+    canary = ("-V", "5", "-q", "1", "-m", "x", "-t", "cameras/_canary-box-1/frame", "-i", "box-1")
+    assert b"Not authorized" not in run(*client(broker, "pub", *canary, user="worker")).stderr
+    assert b"Not authorized" in run(*client(broker, "pub", *canary, user=user)).stderr
+
+
+def test_viewer_reads_frames_and_verdicts_of_every_camera(broker: ShippedBroker) -> None:
+    wait_for_session(broker, "viewer", "board", "cameras/#")
+    publish(broker, "feeder", "cameras/feeder/frame", b"frame")
+    publish(broker, "worker", "cameras/feeder/verdict", b"verdict")
+    assert fetch(broker, "viewer", "board", "cameras/#", 2) == [b"frame", b"verdict"]
 
 
 def test_acknowledged_frames_of_an_absent_worker_survive_a_killed_broker(broker: ShippedBroker) -> None:
