@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge.config import Config
-from engines import ModelError
+from engines import EngineRunError, ModelError
 from engines.build import Source, Wanted, build, default_cache, find, plan_section, read_source, this_machine
 from engines.build_progress import Progress
 from engines.plan_manifest import PlanSection, Profile
@@ -40,6 +40,7 @@ def planned(config: Config) -> Planned | None:
 
     Raises:
         ModelError: the ONNX file cannot be used, or the GPU is missing although ``device`` is ``cuda``.
+        EngineRunError: the GPU has no memory left although ``device`` is ``cuda``.
     """
     features = config.features
     if features.build == "never":
@@ -47,7 +48,7 @@ def planned(config: Config) -> Planned | None:
     source = read_source(features.model, features.sha256, features.manifest_sha256)
     try:
         machine = this_machine()
-    except ModelError as error:
+    except (ModelError, EngineRunError) as error:
         if features.device == "cuda":
             raise
         log.warning("slower than it could be: no plan is built here: %s", error)

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from engines.errors import EngineInputError, EngineRunError, ModelError, UsageError
+from engines.errors import DeviceLostError, EngineInputError, EngineRunError, ModelError, UsageError
 from engines.spec import ModelSpec, load_spec
 
 Batch = npt.NDArray[Any]
@@ -208,11 +208,18 @@ def _open_plan_of(path: Path, *, pinned: bool) -> Engine | None:
         return None
     source = load_spec(path)
     try:
-        section = load_spec(plan).plan
-        if section is None or section.onnx_sha256 != source.sha256:
+        made = load_spec(plan)
+        if made.plan is None or made.plan.onnx_sha256 != source.sha256:
             raise ModelError(f"{plan}: it was not built from {path.name}; build it anew with engines build {path}")
+        if replace(made, sha256=source.sha256, plan=None) != source:
+            raise ModelError(
+                f"{plan}: its manifest does not say what that of {path.name} says; "
+                f"build it anew with engines build {path}"
+            )
         return _open(plan)
-    except ModelError as error:
+    except DeviceLostError:
+        raise
+    except (ModelError, EngineRunError) as error:
         log.warning("slower than it could be: the plan is left aside for %s: %s", path.name, error)
         return None
 

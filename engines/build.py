@@ -125,7 +125,10 @@ def plan_section(source: Source, wanted: Wanted, machine: Machine) -> PlanSectio
 
 
 def find(source: Source, section: PlanSection, cache: Path, *, detailed: bool = False) -> Plan | None:
-    """The whole plan of ``section`` in ``cache``, or None; ``detailed``: one that keeps its layers' types."""
+    """The whole plan of ``section`` in ``cache``, or None; ``detailed``: one that keeps its layers' types.
+
+    One whose manifest no longer says what that of ``source`` says does not count: it would prepare pictures as before.
+    """
     path = _plan_path(source, section, cache, detailed=detailed)
     if not path.is_file():
         return None
@@ -135,7 +138,8 @@ def find(source: Source, section: PlanSection, cache: Path, *, detailed: bool = 
     except ModelError as error:
         log.warning("a plan in the cache cannot be used and is built anew: %s", error)
         return None
-    return Plan(path, section, cached=True) if spec.plan == section else None
+    made_of = replace(source.spec, sha256=spec.sha256, plan=section)
+    return Plan(path, section, cached=True) if spec == made_of else None
 
 
 def build(source: Source, section: PlanSection, cache: Path, progress: Progress, *, detailed: bool = False) -> Plan:

@@ -47,6 +47,7 @@ class Gpu:
 
     Raises:
         ModelError: pycuda, the driver or the GPU is missing.
+        EngineRunError: the GPU has no memory left for this process.
     """
 
     def __init__(self) -> None:
@@ -58,6 +59,8 @@ class Gpu:
             self.name = str(device.name())
             self.compute_capability = "{}.{}".format(*device.compute_capability())
             self.integrated = bool(device.get_attribute(driver.device_attribute.INTEGRATED))
+        except driver.MemoryError as error:
+            raise EngineRunError(f"the GPU is out of memory: {error}; free it, or set device to cpu") from error
         except driver.Error as error:
             raise ModelError(f"no NVIDIA GPU can be used: {error}; set device to cpu and name an .onnx file") from error
         self._lock = Lock()
@@ -78,7 +81,7 @@ class Gpu:
                 try:
                     with checked(what):
                         yield
-                except EngineRunError as error:
+                except (EngineRunError, ModelError) as error:
                     _probe(error)
                     raise
                 finally:
@@ -201,7 +204,7 @@ def checked(what: str) -> Iterator[None]:
         raise EngineRunError(f"{what}: {error}") from error
 
 
-def _probe(error: EngineRunError) -> None:
+def _probe(error: EngineRunError | ModelError) -> None:
     """Raise ``DeviceLostError`` if the device answers nothing after ``error``: a lost one fails at every call."""
     driver = _pycuda()
     try:

@@ -18,7 +18,7 @@ from engines import ModelError, build, open_engine
 from engines.build import Plan, Source, Wanted
 from engines.errors import BuildStoppedError
 from engines.plan_manifest import Profile
-from engines.spec import load_spec, write_spec
+from engines.spec import OutputSpec, load_spec, write_spec
 from tests.engines import networks
 
 pytestmark = pytest.mark.usefixtures("standin")
@@ -108,6 +108,26 @@ def test_another_machine_is_another_plan(tmp_path: Path, name: str, value: str) 
     section = build.plan_section(source, Wanted(ROWS), other)
     assert build.find(source, section, tmp_path / "cache") is None
     assert build.find(source, here.section, tmp_path / "cache") is not None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"input": networks.spec_of(b"").input.model_copy(update={"mean": (0.5, 0.5, 0.5)})},
+        {"input": networks.spec_of(b"").input.model_copy(update={"color": "BGR"})},
+        {"origin": "c" * 64},
+        {"licence": "MIT"},
+        {"task": "classifier", "output": OutputSpec(kind="logits", size=4), "labels": ("a", "b", "c", "d")},
+    ],
+)
+def test_corrected_manifest_is_that_of_the_next_plan(tmp_path: Path, changes: dict[str, Any]) -> None:
+    first = make(tmp_path)
+    networks.save(tmp_path, networks.graph(), **changes)
+    source = build.read_source(tmp_path / "tiny.onnx")
+    assert build.find(source, first.section, tmp_path / "cache") is None
+    build.place(make_from(source, tmp_path / "cache"), tmp_path / "tiny.plan")
+    placed = load_spec(tmp_path / "tiny.plan")
+    assert placed == replace(source.spec, sha256=placed.sha256, plan=first.section)
 
 
 def test_damaged_plan_in_the_cache_is_built_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

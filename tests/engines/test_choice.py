@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from engines import ModelError, load_spec, open_engine
+from engines import EngineRunError, ModelError, load_spec, open_engine
 from engines.__main__ import app
+from engines.errors import DeviceLostError
 from tests.engines import networks, plans
 
 
@@ -69,6 +70,61 @@ def test_plan_that_cannot_be_used_is_left_aside_loudly(
         assert engine.device == "cpu"
         assert engine.spec.sha256 == load_spec(onnx).sha256
     assert "slower than it could be: the plan is left aside for tiny.onnx" in warnings(caplog)
+
+
+@pytest.mark.parametrize("change", [{"mean": (0.5, 0.5, 0.5)}, {"color": "BGR"}, {"resize": "letterbox"}])
+def test_plan_with_the_manifest_of_before_is_left_aside(
+    onnx: Path, caplog: pytest.LogCaptureFixture, change: dict[str, object]
+) -> None:
+    corrected = load_spec(onnx).input.model_copy(update=change)
+    networks.save(onnx.parent, networks.graph(), input=corrected)
+    with open_engine(onnx) as engine:
+        assert (engine.device, engine.spec.input) == ("cpu", corrected)
+    assert "its manifest does not say what that of tiny.onnx says" in warnings(caplog)
+
+
+def test_plan_without_room_on_the_gpu_is_left_aside(
+    onnx: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    driver = import_module("pycuda.driver")
+
+    def full(nbytes: int) -> None:
+        raise driver.MemoryError("cuMemAlloc failed: out of memory")
+
+    monkeypatch.setattr(driver, "mem_alloc", full)
+    with open_engine(onnx) as engine:
+        assert engine.device == "cpu"
+    assert "the GPU is out of memory" in warnings(caplog)
+    with pytest.raises(EngineRunError, match="out of memory"):
+        open_engine(onnx.with_suffix(".plan"))
+
+
+def test_gpu_without_memory_for_a_context_is_no_bad_configuration(onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = import_module("pycuda.driver")
+
+    def full(self: object) -> None:
+        raise driver.MemoryError("cuDevicePrimaryCtxRetain failed: out of memory")
+
+    monkeypatch.setattr(driver.Device, "name", full)
+    with pytest.raises(EngineRunError, match="out of memory"):
+        open_engine(onnx.with_suffix(".plan"))
+    with open_engine(onnx) as engine:
+        assert engine.device == "cpu"
+
+
+@pytest.mark.parametrize("name", ["tiny.onnx", "tiny.plan"])
+def test_device_lost_while_a_plan_is_refused_ends_the_process(
+    onnx: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    driver = import_module("pycuda.driver")
+
+    def lost() -> None:
+        raise driver.LaunchError("cuCtxSynchronize failed: an illegal memory access was encountered")
+
+    monkeypatch.setattr(import_module("tensorrt").Runtime, "deserialize_cuda_engine", lambda self, plan: None)
+    monkeypatch.setattr(driver.Context, "synchronize", staticmethod(lost))
+    with pytest.raises(DeviceLostError, match="the GPU is lost to this process"):
+        open_engine(onnx.with_name(name))
 
 
 def test_plan_that_is_named_is_never_replaced(onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
