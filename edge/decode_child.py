@@ -3,13 +3,14 @@
 A request on stdin is the picture's length (8 bytes, little-endian); its bytes lie at the start of the shared memory.
 The answer on stdout is a length (4 bytes) and that much JSON: sizes of what now lies behind the picture, or an error.
 The child holds no socket, no file and no secret, may not gain privileges, write files or outgrow its memory, and ends
-with its parent.
+when its stdin does. One that hangs while nobody is left to kill it ends itself.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import faulthandler
 import json
 import mmap
 import os
@@ -27,8 +28,8 @@ REQUEST = struct.Struct("<Q")
 ANSWER = struct.Struct("<I")
 MAX_ANSWER = 4096
 MEMORY_HEADROOM = 1 << 30  # bytes over what the started child maps: ImageLimits' worst picture fits
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
-_SIGKILL = 9
+LONGEST_S = 60.0  # of one picture; the parent loses its patience long before
+_PR_SET_NO_NEW_PRIVS = 38
 _MAX_SENTENCE = 500
 
 
@@ -47,7 +48,10 @@ def main(descriptor: str, settings: str) -> None:
         _answer(answers, {"ready": True})
         while len(request := requests.read(REQUEST.size)) == REQUEST.size:
             (length,) = REQUEST.unpack(request)
-            _answer(answers, _open(opener, memory, length, given["picture_bytes"]))
+            faulthandler.dump_traceback_later(LONGEST_S, exit=True)
+            answer = _open(opener, memory, length, given["picture_bytes"])
+            faulthandler.cancel_dump_traceback_later()
+            _answer(answers, answer)
 
 
 def _open(opener: PictureOpener, memory: mmap.mmap, length: int, at: int) -> dict[str, Any]:
@@ -61,6 +65,8 @@ def _open(opener: PictureOpener, memory: mmap.mmap, length: int, at: int) -> dic
         return {"error": str(error)[:_MAX_SENTENCE]}
     except MemoryError:
         return {"error": "decoding the picture takes more memory than a decoder is allowed; send it smaller"}
+    except Exception as error:  # noqa: BLE001 - a fault of ours is no crime of the picture's
+        return {"error": f"decoding failed inside the decoder: {type(error).__name__}"}
     return {
         "width": picture.width,
         "height": picture.height,
@@ -79,9 +85,7 @@ def _answer(answers: BinaryIO, content: dict[str, Any]) -> None:
 def _confine() -> None:
     """Leave a picture that takes this process over little to do; where the system lacks a limit, the rest holds."""
     with contextlib.suppress(OSError, AttributeError):
-        prctl = ctypes.CDLL(None).prctl
-        prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
-        prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_FSIZE, 0)
     _limit(resource.RLIMIT_NOFILE, 16)

@@ -7,6 +7,7 @@ the picture that did it gets one more chance in a fresh child and is then refuse
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -61,7 +62,7 @@ class IsolatedOpener:
     ) -> None:
         self._opener = opener
         self._picture_bytes = picture_bytes
-        self._journal = journal
+        self.journal = journal
         self._patience_s = patience_s
         self._idle: deque[_Child] = deque(_Child(opener, picture_bytes) for _ in range(children))
         for child in self._idle:
@@ -77,19 +78,22 @@ class IsolatedOpener:
         """
         if len(image) > self._picture_bytes:
             raise ImageError(f"the picture has {len(image)} bytes; at most {self._picture_bytes} are decoded")
-        while not self._journal.is_poison(digest):
+        while not self.journal.is_poison(digest):
             child = self._take()
             try:
                 picture = child.open(image, self._patience_s)
             except _ChildLost as lost:
-                child.kill()
-                self._journal.crashed(digest)
-                log.error("a picture has cost a decoder sha256=%s: %s", digest, lost)
+                log.error("a picture has cost a decoder sha256=%s code=%s: %s", digest, child.kill(), lost)
+                self.journal.crashed(digest)
                 continue
             except ImageError:
                 self._idle.append(child)
                 raise
+            except BaseException:
+                child.kill()
+                raise
             self._idle.append(child)
+            self.journal.survived(digest)
             return picture
         raise PoisonError("the picture has killed its decoder twice; it is not tried again")
 
@@ -99,12 +103,16 @@ class IsolatedOpener:
             self._idle.pop().kill()
 
     def _take(self) -> _Child:
-        try:
-            return self._idle.pop()
-        except IndexError:
-            child = _Child(self._opener, self._picture_bytes)
-            child.wait_until_ready()
-            return child
+        while True:
+            try:
+                child = self._idle.pop()
+            except IndexError:
+                child = _Child(self._opener, self._picture_bytes)
+                child.wait_until_ready()
+                return child
+            if child.is_alive():
+                return child
+            log.warning("a decoder ended while it had nothing to do code=%s", child.kill())
 
 
 class _ChildLost(Exception):  # noqa: N818 - never leaves this file
@@ -130,8 +138,9 @@ class _Child:
         }
         if not hasattr(os, "memfd_create"):
             raise DecoderError("decode.mode isolated needs Linux; write threads")
-        descriptor = os.memfd_create("parrotgate-decode")
+        descriptor = None
         try:
+            descriptor = os.memfd_create("parrotgate-decode")
             os.ftruncate(descriptor, total)  # pages come into being as they are written
             self._memory = mmap.mmap(descriptor, total)
             self._process = subprocess.Popen(
@@ -145,7 +154,11 @@ class _Child:
         except OSError as error:
             raise DecoderError(f"a decoder process cannot be started: {error}") from error
         finally:
-            os.close(descriptor)
+            if descriptor is not None:
+                os.close(descriptor)
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
 
     def wait_until_ready(self) -> None:
         try:
@@ -201,12 +214,11 @@ class _Child:
         poll.register(descriptor, select.POLLIN)
         data = b""
         while len(data) < count:
-            left = deadline - time.monotonic()
-            if left <= 0 or not poll.poll(1000 * left):
+            if not poll.poll(max(0.0, 1000 * (deadline - time.monotonic()))):
                 raise _ChildLost("it takes too long")
             part = os.read(descriptor, count - len(data))
             if not part:
-                raise _ChildLost(f"it has ended with code {self._process.wait(1.0)}")
+                raise _ChildLost("it has ended, or closed its pipe")
             data += part
         return data
 
@@ -216,10 +228,13 @@ class _Child:
             raise RuntimeError("the child was started with pipes")
         return pipe
 
-    def kill(self) -> None:
+    def kill(self) -> int:
+        """End the child where it has not ended by itself; its exit code, negative for a signal."""
         self._process.kill()
-        self._process.wait()
+        code = self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                pipe.close()
+                with contextlib.suppress(OSError):  # what it never read is of no use to anyone
+                    pipe.close()
         self._memory.close()
+        return code

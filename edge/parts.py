@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,11 @@ class Parts:
         described["gate"] = {"name": self.gate.name, "sha256": self.gate.sha256, "device": "cpu"}
         return described
 
+    @property
+    def journal(self) -> PoisonJournal | None:
+        """Which pictures have killed a decoder, where decoders are processes."""
+        return self.opener.journal if isinstance(self.opener, IsolatedOpener) else None
+
     def close(self) -> None:
         """Free the engines, end the decoder processes."""
         self.opener.close()
@@ -76,20 +82,29 @@ class Parts:
             self.species.close()
 
 
-def load_parts(config: Config, building: Progress | None = None) -> Parts:
+def load_parts(config: Config, building: Progress | None = None, *, journal: PoisonJournal | None = None) -> Parts:
     """Open the engines and the gate that ``config`` names, and join them.
 
     Where ``features.build`` is ``auto`` and this box has no plan yet, it is built if there is ``building`` to be told
-    how far it is; else the ONNX file itself is opened.
+    how far it is; else the ONNX file itself is opened. ``journal`` is taken over from decoders that ran before.
 
     Raises:
         ModelError, GateError, ConfigError: an artifact cannot be used; the sentence says what to do.
         BuildStoppedError: ``building`` has answered False.
     """
-    features = _open_features(config, ready_plan(config, building))
-    gate = load_gate(config.gate.file, sha256=config.gate.sha256, features=features.spec)
-    check_parity(config.features.model, features.spec, gate)
-    species = _open_species(config)
+    with ExitStack() as opened:
+        features = opened.enter_context(_open_features(config, ready_plan(config, building)))
+        gate = load_gate(config.gate.file, sha256=config.gate.sha256, features=features.spec)
+        check_parity(config.features.model, features.spec, gate)
+        species = _open_species(config)
+        if species is not None:
+            opened.enter_context(species)
+        parts = _join(config, features, gate, species, journal)
+        opened.pop_all()
+        return parts
+
+
+def _join(config: Config, features: Engine, gate: Gate, species: Engine | None, journal: PoisonJournal | None) -> Parts:
     cascade = Cascade(
         features,
         gate,
@@ -100,7 +115,8 @@ def load_parts(config: Config, building: Progress | None = None) -> Parts:
         clock=time.monotonic,
         wall=time.time,
     )
-    opener = _opener(config, [engine.spec.input for engine in (features, species) if engine is not None])
+    inputs = [engine.spec.input for engine in (features, species) if engine is not None]
+    opener = _opener(config, inputs, journal)
     decoder = Decoder(opener, config.mailbox.max_frame_bytes)
     return Parts(cascade, decoder, opener, features, species, gate)
 
@@ -161,7 +177,7 @@ def decode_workers(config: Config) -> int:
     return max(1, min(8, len(os.sched_getaffinity(0)) - 1))
 
 
-def _opener(config: Config, inputs: list[InputSpec]) -> PictureOpener | IsolatedOpener:
+def _opener(config: Config, inputs: list[InputSpec], journal: PoisonJournal | None) -> PictureOpener | IsolatedOpener:
     """What opens pictures, for the engines' ``inputs``, the feature engine's first."""
     opener = PictureOpener(
         features=inputs[0],
@@ -171,7 +187,7 @@ def _opener(config: Config, inputs: list[InputSpec]) -> PictureOpener | Isolated
     if config.decode.mode == "threads":
         return opener
     folder = config.spool.folder
-    journal = PoisonJournal(None if folder is None else Path(folder) / POISON_JOURNAL)
+    journal = journal or PoisonJournal(None if folder is None else Path(folder) / POISON_JOURNAL)
     return IsolatedOpener(opener, config.mailbox.max_frame_bytes, decode_workers(config), journal)
 
 

@@ -45,6 +45,12 @@ class PoisonJournal:
             if self._path is not None:
                 self._write(self._path)
 
+    def survived(self, digest: str) -> None:
+        """The picture was decoded after all: what it cost before was bad luck."""
+        if digest in self._crashes:
+            with self._lock:
+                self._crashes.pop(digest, None)
+
     def _write(self, path: Path) -> None:
         fresh = path.with_name(path.name + ".new")
         try:

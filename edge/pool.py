@@ -18,6 +18,8 @@ from collections.abc import Callable
 from edge.mailbox import Mailbox
 from edge.records import Frame, RawFrame
 
+EXCHANGE_TURN_S = 0.25  # between two looks whether an exchange is still wanted
+
 
 class _Slot:
     """A frame being decoded by ``decode``; ``frame`` is set when it is done."""
@@ -89,14 +91,27 @@ class Intake:
             self._arrived.notify_all()
             return frames
 
-    def exchange(self, decode: Callable[[RawFrame], Frame], ahead: int) -> list[Frame]:
-        """Decode with ``decode`` from now on; waits for the frames that the old one has begun, and returns them."""
+    def exchange(
+        self, decode: Callable[[RawFrame], Frame], ahead: int, going: Callable[[], bool]
+    ) -> list[Frame] | None:
+        """Decode with ``decode`` from now on; waits for the frames that the old one has begun, and returns them.
+
+        None, and nothing changed, when ``going`` says no or the intake is closed meanwhile.
+        """
         with self._lock:
-            begun = list(self._slots)
-            self._decode, self._ahead = decode, ahead
-            self._decoded.wait_for(lambda: self._failure or all(slot.frame is not None for slot in begun))
+            begun, before, self._ahead = list(self._slots), self._ahead, 0
+            while not self._decoded.wait_for(
+                lambda: self._failure or self._closing or all(slot.frame is not None for slot in begun), EXCHANGE_TURN_S
+            ):
+                if not going():
+                    break
             if self._failure is not None:
                 raise self._failure
+            if self._closing or not all(slot.frame is not None for slot in begun):
+                self._ahead = before
+                self._arrived.notify_all()
+                return None
+            self._decode, self._ahead = decode, ahead
             for _ in begun:
                 self._slots.popleft()
             self._arrived.notify_all()
@@ -178,8 +193,11 @@ def call_on_signal(callback: Callable[[], object]) -> None:
 
 
 def end_on_sigterm() -> None:
-    """Make a SIGTERM that comes before there is anything to drain end the process with 0; the worker has its own."""
+    """Make a SIGTERM that comes before there is anything to drain end the process with 0, and a SIGHUP do nothing; the
+    worker has its own."""
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def start_module(module: str, *arguments: str, quiet: bool = False) -> subprocess.Popen[bytes]:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from edge.config import Config
 from edge.errors import ConfigError
 from edge.parts import Parts, load_parts
+from edge.plan_build import planned
+from edge.plan_probe import PlanCrashError, plans_of, probe
+from edge.poison import PoisonJournal
+from engines import ModelError
 
 # What the connection, the memory bounds and the page are built from; only a new process can change it.
 NEEDS_RESTART = ("worker", "mqtt", "mailbox", "decode", "status", "spool", "watchdog")
@@ -21,8 +26,10 @@ class Successor:
     parts: Parts
 
 
-def load_successor(current: Config, read: Callable[[], Config]) -> Successor:
+def load_successor(current: Config, read: Callable[[], Config], journal: PoisonJournal | None) -> Successor:
     """Read the configuration anew and load what it names beside what runs; needs the memory of both for a while.
+
+    Plans are tried in a child process first. ``journal`` is that of the decoders which run.
 
     Raises:
         ConfigError: it has faults, or changes what only a restart can change.
@@ -32,10 +39,30 @@ def load_successor(current: Config, read: Callable[[], Config]) -> Successor:
     changed = [key for key in NEEDS_RESTART if getattr(config, key) != getattr(current, key)]
     if changed:
         raise ConfigError(f"worker {current.worker}", [f"{key}: a change needs a restart" for key in changed])
-    parts = load_parts(config)
+    _try_plans(config)
+    parts = load_parts(config, journal=journal)
     try:
         parts.warm_up(config.batch.max)
     except BaseException:
         parts.close()
         raise
     return Successor(config, parts)
+
+
+def _try_plans(config: Config) -> None:
+    wanted = planned(config)
+    if wanted is not None and wanted.plan is None:
+        sentence = f"features.build: this box has no plan yet of {wanted}; a restart builds it"
+        raise ConfigError(f"worker {config.worker}", [sentence])
+    for plan, is_named in plans_of(config):
+        _try_plan(plan, is_named)
+    if wanted is not None and wanted.plan is not None:
+        probe(wanted.plan)
+
+
+def _try_plan(plan: Path, is_named: bool) -> None:
+    try:
+        probe(plan)
+    except ModelError as error:
+        if is_named or isinstance(error, PlanCrashError):
+            raise

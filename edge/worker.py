@@ -9,12 +9,11 @@ watchdog thread  ends the process when the others hang (edge.watchdog); in ``run
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from types import FrameType
 
@@ -28,6 +27,7 @@ from edge.keeper import Keeper
 from edge.link import Link
 from edge.link_handler import Will
 from edge.mailbox import Mailbox
+from edge.pace import Pace
 from edge.parts import (
     Parts,
     decode_workers,
@@ -41,14 +41,15 @@ from edge.parts import (
 from edge.plan_build import logged
 from edge.pool import Intake, spawn
 from edge.records import Frame, Outcome, Verdict
+from edge.stats import encode_stats
 from edge.swap import Successor, load_successor
 from edge.unchanged import Unchanged
 from edge.verdict import encode
-from edge.watchdog import TURN_S, Watchdog, notify
+from edge.watchdog import TURN_S, Watchdog, end_now, notify
 from edge.web import StatusServer, build_server, create_app
 from edge.wire import Topics
 from engines import DeviceLostError, EngineRunError, ParrotgateError
-from engines.errors import BuildStoppedError
+from engines.errors import EXIT_OK, BuildStoppedError
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class Worker:
         self._failure: BaseException | None = None
         self._threads: list[threading.Thread] = []
         self._unchanged = Unchanged() if config.skip_unchanged else None
-        self._snapshots: OrderedDict[str, float] = OrderedDict()
+        self._snapshots = Pace(SNAPSHOT_EVERY_S)
         self._latencies: deque[float] = deque(maxlen=LATENCIES_KEPT)
         self._failures = 0
         self.inferences = 0
@@ -123,6 +124,8 @@ class Worker:
             self._engine_loop()
         notify("STOPPING=1")
         self._finish()
+        if self._loading is not None and self._loading.is_alive():
+            end_now(EXIT_OK)  # a library that is loading a network does not survive the interpreter's end
 
     def reload(self) -> None:
         """Load the configuration anew and change over to it; returns at once, ``health`` and log tell how it went."""
@@ -136,6 +139,9 @@ class Worker:
     def stop(self) -> None:
         """End what ``start`` began: drain, disconnect, and raise what went wrong if anything did."""
         self._stop.set()
+        for thread in self._threads:
+            if thread.name == "engine":
+                thread.join(STOP_S)
         self._finish()
 
     def _begin(self) -> None:
@@ -186,6 +192,10 @@ class Worker:
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, began + STOP_S - time.monotonic()))
+        if self._loading is not None:
+            self._loading.join(max(0.0, began + STOP_S - time.monotonic()))
+        if self._successor is not None:
+            self._successor.parts.close()
         if self._parts is not None:
             self._parts.close()  # GPU libraries do not survive that the interpreter takes modules apart in any order
         self.health.set_state("stopped", "stopped")
@@ -279,14 +289,22 @@ class Worker:
 
     def _load_aside(self, read: Callable[[], Config]) -> None:
         try:
-            self._successor = load_successor(self.config, read)
+            journal = None if self._parts is None else self._parts.journal
+            self._successor = load_successor(self.config, read, journal)
         except ParrotgateError as error:
             self.health.reloaded(str(error))
             log.error("reload refused, what runs stays: %s", error)
+        except Exception as error:  # what runs must not end for what was to come
+            self.health.reloaded(f"reload failed: {type(error).__name__}; see the log")
+            log.exception("reload failed, what runs stays")
 
     def _take_over(self, successor: Successor) -> None:
         old = self._parts
-        frames = self._intake.exchange(successor.parts.decoder, successor.config.batch.max)
+        ahead = successor.config.batch.max
+        frames = self._intake.exchange(successor.parts.decoder, ahead, lambda: not self._stop.is_set())
+        if frames is None:
+            successor.parts.close()
+            return
         if frames:
             self._serve(frames)
         self.config, self._parts = successor.config, successor.parts
@@ -303,10 +321,11 @@ class Worker:
         self.health.waiting(frames, held, 0.0 if oldest is None else time.monotonic() - oldest)
 
     def _judge(self, frames: list[Frame]) -> None:
+        sound = [frame for frame in frames if not frame.poison]
+        verdicts = self._verdicts(sound)
         for frame in [frame for frame in frames if frame.poison]:
             self._dead_letter(frame)
-        frames = [frame for frame in frames if not frame.poison]
-        for frame, verdict in zip(frames, self._verdicts(frames), strict=True):
+        for frame, verdict in zip(sound, verdicts, strict=True):
             self.inferences += "features" in verdict.latency_ms
             self._latencies.append(verdict.latency_ms["total"])
             self._publish(frame, verdict)
@@ -371,20 +390,9 @@ class Worker:
         if verdict.species and self.config.publish.species:
             topic = self._topics.of_camera(camera, "species")
             self._courier.notice(topic, verdict.species[0].label.encode(), retain=True)
-        now = time.monotonic()
-        due = now - self._snapshots.get(camera, -SNAPSHOT_EVERY_S) >= SNAPSHOT_EVERY_S
-        if self.config.publish.snapshot and due and frame.content_type == "image/jpeg":
-            self._remember_snapshot(camera, now)
+        wanted = self.config.publish.snapshot and frame.content_type == "image/jpeg"
+        if wanted and self._snapshots.is_due(camera, time.monotonic()):
             self._courier.notice(self._topics.of_camera(camera, "snapshot"), frame.image, retain=True)
 
-    def _remember_snapshot(self, camera: str, now: float) -> None:
-        self._snapshots[camera] = now
-        self._snapshots.move_to_end(camera)
-        while now - next(iter(self._snapshots.values())) >= SNAPSHOT_EVERY_S:
-            self._snapshots.popitem(last=False)
-
     def _publish_stats(self) -> None:
-        snapshot = self.health.snapshot()
-        kept = ("worker", "now", "uptime_s", "state", "fps", "counters", "dropped", "refused", "waiting", "latency_ms")
-        stats = {key: snapshot[key] for key in kept}
-        self._courier.notice(self._topics.stats, json.dumps(stats, allow_nan=False).encode())
+        self._courier.notice(self._topics.stats, encode_stats(self.health.snapshot()))

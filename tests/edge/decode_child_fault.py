@@ -12,7 +12,7 @@ import numpy as np
 from edge import decode_child
 from edge.picture import Picture, PictureOpener
 
-ABORT, HANG, GREEDY, LYING, RAISING = b"#abort", b"#hang", b"#greedy", b"#lying", b"#raising"
+ABORT, HANG, GREEDY, LYING, RAISING, DEAF = b"#abort", b"#hang", b"#greedy", b"#lying", b"#raising", b"#deaf"
 
 
 class FaultyOpener(PictureOpener):
@@ -26,6 +26,9 @@ class FaultyOpener(PictureOpener):
         if image.endswith(GREEDY):
             hoard = [np.zeros(1 << 28, np.uint8) for _ in range(40)]
             raise AssertionError(len(hoard))
+        if image.endswith(DEAF):
+            os.close(1)
+            time.sleep(60)
         if image.endswith(RAISING):
             raise ZeroDivisionError
         return super().__call__(image, digest)

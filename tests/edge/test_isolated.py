@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +26,7 @@ from edge.poison import PoisonJournal
 from edge.pool import Intake
 from edge.worker import Worker
 from engines import ImageError, ImageLimits, InputSpec
-from tests.edge.decode_child_fault import ABORT, GREEDY, HANG, LYING, RAISING
+from tests.edge.decode_child_fault import ABORT, DEAF, GREEDY, HANG, LYING, RAISING
 from tests.edge.frames import raw_frame
 from tests.edge.worker_process import Camera, Verdicts, client, demo_config, small_pictures, wait_for
 from tests.mosquitto import Broker
@@ -91,7 +92,7 @@ def test_bad_picture_is_the_same_sentence_and_costs_no_child(honest: IsolatedOpe
         opened(honest, bad)
     assert str(there.value) == str(here.value)
     assert len(honest._idle) == 1
-    assert not honest._journal.is_poison(digest(bad))
+    assert not honest.journal.is_poison(digest(bad))
 
 
 def test_picture_larger_than_the_shared_memory_is_refused_before_it_is_copied(honest: IsolatedOpener) -> None:
@@ -99,7 +100,7 @@ def test_picture_larger_than_the_shared_memory_is_refused_before_it_is_copied(ho
         opened(honest, b"\xff" * (PICTURE_BYTES + 1))
 
 
-@pytest.mark.parametrize("end", [ABORT, HANG, LYING, RAISING])
+@pytest.mark.parametrize("end", [ABORT, HANG, LYING, DEAF])
 def test_picture_that_costs_two_decoders_is_never_tried_a_third_time(faulty: IsolatedOpener, end: bytes) -> None:
     poison, good = jpeg(3) + end, jpeg(4)
     children: list[int] = []
@@ -126,6 +127,47 @@ def test_picture_that_wants_all_memory_is_refused_within_the_childs_own_bound(fa
     with pytest.raises(ImageError, match="memory"):
         opened(faulty, jpeg(5) + GREEDY)
     opened(faulty, jpeg(6))
+
+
+def test_fault_of_the_decoder_itself_is_no_crime_of_the_picture(faulty: IsolatedOpener) -> None:
+    image = jpeg(7) + RAISING
+    for _ in range(3):
+        with pytest.raises(ImageError, match="inside the decoder: ZeroDivisionError"):
+            opened(faulty, image)
+    assert not faulty.journal.is_poison(digest(image))
+
+
+def test_child_that_died_with_nothing_to_do_costs_no_picture_anything() -> None:
+    opener = IsolatedOpener(OPENER, PICTURE_BYTES, 2, PoisonJournal())
+    image = jpeg(8)
+    for child in list(opener._idle):
+        child._process.kill()
+        child._process.wait()
+    opened(opener, image)
+    assert not opener.journal._crashes
+    opener.close()
+
+
+def test_children_outlive_the_thread_that_started_them() -> None:
+    found: list[IsolatedOpener] = []
+    starter = threading.Thread(target=lambda: found.append(IsolatedOpener(OPENER, PICTURE_BYTES, 1, PoisonJournal())))
+    starter.start()
+    starter.join()
+    time.sleep(0.2)
+    pid = found[0]._idle[0]._process.pid
+    opened(found[0], jpeg(9))
+    assert found[0]._idle[0]._process.pid == pid
+    found[0].close()
+
+
+def test_picture_that_was_decoded_after_all_is_forgiven(monkeypatch: pytest.MonkeyPatch) -> None:
+    journal, image = PoisonJournal(), jpeg(10)
+    journal.crashed(digest(image))
+    opener = IsolatedOpener(OPENER, PICTURE_BYTES, 1, journal)
+    opened(opener, image)
+    journal.crashed(digest(image))
+    assert not journal.is_poison(digest(image))
+    opener.close()
 
 
 def test_poison_is_known_after_a_restart_by_its_journal(tmp_path: Path) -> None:

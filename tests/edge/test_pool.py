@@ -99,3 +99,40 @@ def test_close_returns_what_is_decoded_and_leaves_the_rest(mailbox: Mailbox) -> 
         time.sleep(0.005)
     assert len(intake.close()) == 2
     assert len(mailbox) == 3
+
+
+def test_exchange_gives_up_when_it_is_not_wanted_any_more_and_changes_nothing(mailbox: Mailbox) -> None:
+    release = threading.Event()
+
+    def slow(raw: RawFrame) -> Frame:
+        release.wait(10)
+        return decoded(raw)
+
+    intake = Intake(mailbox, slow, workers=1, ahead=2)
+    intake.start()
+    intake.put(raw_frame(payload=b"1"))
+    time.sleep(0.05)
+    began = time.monotonic()
+    assert intake.exchange(decoded, 4, lambda: time.monotonic() - began < 0.3) is None
+    assert time.monotonic() - began < 2
+    release.set()
+    intake.put(raw_frame(payload=b"2"))
+    seen = [frame.image for _ in range(2) for frame in intake.next_batch(1, 0.0, 5.0)]
+    assert seen == [b"1", b"2"]
+    intake.close()
+
+
+def test_exchange_returns_what_the_old_decoder_has_begun_in_order(mailbox: Mailbox) -> None:
+    intake = Intake(mailbox, decoded, workers=2, ahead=3)
+    intake.start()
+    for n in range(6):
+        intake.put(raw_frame(payload=b"%d" % n))
+    time.sleep(0.1)
+    old = intake.exchange(lambda raw: Frame(raw, b"new", "0" * 64, 0.0, 0.0), 3, lambda: True)
+    assert old is not None
+    assert [frame.image for frame in old] == [b"0", b"1", b"2"]
+    fresh: list[bytes] = []
+    while len(fresh) < 3:
+        fresh += [frame.image for frame in intake.next_batch(8, 0.0, 5.0)]
+    assert fresh == [b"new"] * 3
+    intake.close()

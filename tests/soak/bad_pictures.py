@@ -24,7 +24,7 @@ from edge.isolated import IsolatedOpener
 from edge.picture import PictureOpener
 from edge.poison import PoisonJournal
 from engines import ImageError, ImageLimits, InputSpec
-from tests.edge.decode_child_fault import ABORT, HANG, LYING, RAISING
+from tests.edge.decode_child_fault import ABORT, DEAF, HANG, LYING
 from tests.engines import pictures
 from tests.soak.ledger import Effort, Outcome
 
@@ -60,7 +60,7 @@ def poison(effort: Effort) -> Outcome:
     outcome = Outcome()
     good = pictures.save(pictures.scene(), "JPEG")
     while effort.goes_on(outcome.done):
-        for kind in (ABORT, HANG, LYING, RAISING):
+        for kind in (ABORT, HANG, LYING, DEAF):
             bad = pictures.save(pictures.scene(), "JPEG", quality=40) + kind + b"%d" % outcome.done + kind
             journal = effort.folder / f"{outcome.done}-{kind[1:].decode()}.json"
             journal.parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ def poison_control(effort: Effort) -> str:
         with decoders("tests.edge.decode_child_fault") as opener:
             with suppress(PoisonError):
                 opener(good + ABORT, digest(good + ABORT))
-            crashes += sum(opener._journal._crashes.values())
+            crashes += sum(opener.journal._crashes.values())
     if crashes <= 2:
         raise AssertionError("without a journal the poison was not tried again")
     return f"without a journal the same picture costs {crashes} decoders over one restart"
@@ -133,7 +133,7 @@ def mutants(effort: Effort) -> Outcome:
                 outcome.demand(picture.features_input.shape == (3, 112, 112), "another shape than the engine's")
             except PoisonError:
                 outcome.add("decoder lost")
-                opener._journal = PoisonJournal()
+                opener.journal = PoisonJournal()
             except ImageError:
                 outcome.add("refused")
             outcome.see("slowest answer, ms", 1000 * (time.monotonic() - began))

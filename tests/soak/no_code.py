@@ -30,7 +30,8 @@ from tests.engines import pictures
 from tests.mosquitto import Broker
 from tests.soak.ledger import Effort, Outcome
 
-FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "FileStorage", "unsafe_load", "full_load"}
+FORBIDDEN_NAMES = {"eval", "exec", "compile", "__import__"}
+FORBIDDEN_METHODS = {"FileStorage", "unsafe_load", "full_load"}
 UNPICKLERS = {"pickle", "shelve", "dill", "cloudpickle", "joblib", "marshal"}
 SERVED_S = 8.0
 
@@ -65,9 +66,10 @@ def scan(paths: list[Path]) -> Iterator[str]:
     for path in paths:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):
-                name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+                is_method = isinstance(node.func, ast.Attribute)
+                name = str(getattr(node.func, "attr" if is_method else "id", ""))
                 owner = getattr(getattr(node.func, "value", None), "id", "")
-                if name in FORBIDDEN_CALLS and (owner, name) != ("re", "compile"):
+                if name in (FORBIDDEN_METHODS if is_method else FORBIDDEN_NAMES | FORBIDDEN_METHODS):
                     yield f"{path.name}:{node.lineno} calls {name}"
                 if (owner, name) == ("yaml", "load") and not _is_safe(node):
                     yield f"{path.name}:{node.lineno} loads YAML unsafely"

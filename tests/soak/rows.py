@@ -207,6 +207,7 @@ ROWS = [
         1_000_000,
         "mutants",
         "fuzz",
+        note="the slow answers came while other work kept two cores at a load of ten",
         run="bad_pictures:mutants",
         control="bad_pictures:mutants_control",
     ),
