@@ -47,7 +47,12 @@ def build(
         Path | None, typer.Option(help="folder that keeps plans and timings; default: in the user's cache")
     ] = None,
     picture: Annotated[
-        str, typer.Option("--input", help="as-is, or uint8: write MODEL.uint8.onnx, which takes pixels, and build that")
+        str,
+        typer.Option(
+            "--input",
+            help="as-is, or uint8: write MODEL.uint8.onnx (with --out PLAN: PLAN with .onnx), which takes pixels, and "
+            "build that; a file there that is not MODEL's own uint8 form is refused",
+        ),
     ] = "as-is",
     layers: Annotated[bool, typer.Option("--layers", help="show every layer with its precision")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")] = False,
@@ -62,10 +67,12 @@ def build(
         hardware_compatible=_one_of("--hardware-compatible", hardware_compatible, get_args(HardwareLevel)),
     )
     began = time.perf_counter()
-    if _one_of("--input", picture, ("as-is", "uint8")) == "uint8":
+    fused = _one_of("--input", picture, ("as-is", "uint8")) == "uint8"
+    machine = builder.this_machine()  # before anything is written
+    if fused:
         model = write_fused(model, out)
     source = builder.read_source(model)
-    section = builder.plan_section(source, wanted, builder.this_machine())
+    section = builder.plan_section(source, wanted, machine)
     with progress_bar(f"building {source.spec.name} {section.precision}") as show, _stopped_by_ctrl_c() as is_stopped:
         plan = builder.build(
             source,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from engines.console import stderr
-from engines.errors import UsageError
+from engines.errors import ModelError, UsageError
 from engines.spec import load_spec
 
 
@@ -46,11 +46,28 @@ def default_target(model: Path) -> Path:
 
 def write_fused(model: Path, plan: Path | None) -> Path:
     """The form of ``model`` that takes pixels, written beside the ``plan`` that is to be built from it (None: beside
-    ``model``); ``model`` itself where it takes pixels already."""
-    if load_spec(model).input.dtype == "uint8":
+    ``model``); ``model`` itself where it takes pixels already.
+
+    Raises ``UsageError`` where another model lies there.
+    """
+    spec = load_spec(model)
+    if spec.input.dtype == "uint8":
         return model
     target = default_target(model) if plan is None else plan.with_suffix(".onnx")
     if target.resolve() == model.resolve():
         raise UsageError(f"{target}: is the float32 model itself; give the plan another name")
+    if not _may_replace(target, spec.origin):
+        raise UsageError(f"{target}: is there, and not as the uint8 form of {model}; remove it, or name another --out")
     fuse_command(model, target)
     return target
+
+
+def _may_replace(target: Path, origin: str) -> bool:
+    """Whether nothing lies at ``target``, or an earlier uint8 form of the model of ``origin``."""
+    if not target.exists():
+        return True
+    try:
+        found = load_spec(target)
+    except ModelError:
+        return False
+    return found.origin == origin and found.input.dtype == "uint8"

@@ -36,14 +36,21 @@ def pull_model(
 
     Raises:
         FetchError: no address gave a file.
-        ModelError: a manifest is there that belongs to another file.
+        ModelError: a manifest is there that belongs to another file; nothing was fetched or changed then.
+        UsageError: ``folder`` cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"{folder}: cannot be made ({error.strerror or error}); give another folder with --to"
+        ) from error
     path = folder / model.file
+    has_manifest = path.with_name(f"{path.name}.json").exists()
+    if has_manifest and load_spec(path).sha256 != model.sha256:
+        raise ModelError(f"{path}.json: the manifest speaks of another file; remove it, and pull again")
     _have(model, path, path.name, mirror, http, notify)
-    if path.with_name(f"{path.name}.json").exists():
-        if load_spec(path).sha256 != model.sha256:
-            raise ModelError(f"{path}.json: the manifest speaks of another file; remove it, and pull again")
+    if has_manifest:
         return path
     labels = None
     if model.labels is not None:

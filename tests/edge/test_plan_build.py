@@ -13,7 +13,7 @@ from edge.check import Finding, check
 from edge.config_file import load_config
 from edge.errors import ConfigError
 from edge.plan_build import logged, planned, ready_plan
-from engines import ModelError
+from engines import EngineRunError, ModelError
 from tests import standin
 from tests.edge.worker_process import MODELS, WorkerProcess, demo_config, wait_for
 from tests.mosquitto import Broker, free_port
@@ -115,6 +115,19 @@ def test_box_without_tensorrt_runs_on_without_a_plan_unless_cuda_is_demanded(
     assert ready_plan(load_config(configuration(tmp_path), {}), None) is None
     assert "slower than it could be: no plan is built here" in caplog.text
     with pytest.raises(ModelError, match="TensorRT cannot be used here"):
+        planned(load_config(configuration(tmp_path, device="cuda"), {}))
+
+
+def test_full_gpu_leaves_the_worker_without_a_plan_unless_cuda_is_demanded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full() -> None:
+        raise EngineRunError("the GPU is out of memory")
+
+    monkeypatch.setattr("edge.plan_build.this_machine", full)
+    assert planned(load_config(configuration(tmp_path), {})) is None
+    assert "no plan is built here: the GPU is out of memory" in caplog.text
+    with pytest.raises(EngineRunError):
         planned(load_config(configuration(tmp_path, device="cuda"), {}))
 
 

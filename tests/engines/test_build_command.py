@@ -148,3 +148,22 @@ def test_pixels_as_input_are_fused_before_the_plan_is_built(tmp_path: Path) -> N
     assert named.returncode == 0, named.stderr
     assert (tmp_path / "plans" / "own.onnx").is_file()
     assert engines(model, "build", model, "--input", "int4").returncode == 2
+
+
+def test_fused_form_replaces_itself_and_no_other_model(tmp_path: Path) -> None:
+    model = convolutions.save(tmp_path)
+    (tmp_path / "plans").mkdir()
+    theirs = networks.save(tmp_path / "plans", networks.graph())
+    kept = [path.read_bytes() for path in (theirs, theirs.with_name("tiny.onnx.json"))]
+    refused = engines(model, "build", model, "--input", "uint8", "--out", tmp_path / "plans" / "tiny.plan")
+    assert (refused.returncode, f"{theirs}: is there, and not as the uint8 form of" in refused.stderr) == (2, True)
+    assert [path.read_bytes() for path in (theirs, theirs.with_name("tiny.onnx.json"))] == kept
+    for _ in range(2):
+        assert engines(model, "build", model, "--input", "uint8").returncode == 0
+
+
+def test_nothing_is_fused_where_nothing_can_be_built(tmp_path: Path) -> None:
+    model = convolutions.save(tmp_path)
+    command = [*ENGINES, "build", str(model), "--input", "uint8"]
+    assert subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 78
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.onnx", "tiny.onnx.json"]

@@ -72,9 +72,18 @@ def test_damaged_file_is_fetched_again(server: FileServer, tiny: KnownModel, tmp
 
 
 def test_manifest_of_another_file_is_not_overwritten(server: FileServer, tiny: KnownModel, tmp_path: Path) -> None:
-    networks.save(tmp_path, networks.graph(keep_axes=True, output_shape=("n", 4, 1, 1)))
+    path = networks.save(tmp_path, networks.graph(keep_axes=True, output_shape=("n", 4, 1, 1)))
+    kept = path.read_bytes()
     with pytest.raises(ModelError, match="speaks of another file; remove it"):
         pull_model(tiny, tmp_path, mirror=f"{server.url}/m", http=True)
+    assert path.read_bytes() == kept
+    assert not server.requests
+
+
+def test_folder_that_cannot_be_made_is_a_usage_error(tiny: KnownModel, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot be made"):
+        pull_model(tiny, tmp_path / "file" / "models")
 
 
 def test_labels_that_do_not_fit_are_refused(server: FileServer, tiny: KnownModel, tmp_path: Path) -> None:
