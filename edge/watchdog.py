@@ -72,7 +72,7 @@ class Watchdog:
         if not self._bites:
             return
         with contextlib.suppress(AttributeError, OSError, ValueError, RuntimeError):  # stderr may be none
-            faulthandler.dump_traceback_later(2 * self._stall_s, exit=True, file=sys.stderr.fileno())
+            faulthandler.dump_traceback_later(1.8 * self._stall_s, exit=True, file=sys.stderr.fileno())
 
 
 def end_now(code: int) -> NoReturn:

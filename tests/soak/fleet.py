@@ -87,6 +87,11 @@ class Forked:
         self._pid = None
         return code
 
+    @property
+    def pid(self) -> int:
+        assert self._pid is not None
+        return self._pid
+
     def is_running(self) -> bool:
         """Whether it has not ended yet; one that has ended is a zombie until ``wait``."""
         status = Path(f"/proc/{self._pid}/stat")

@@ -42,6 +42,7 @@ class Hanging:
         self.verdicts = yard.enter_context(Verdicts(client(yard.broker, f"reader-{prefix}"), prefix))
         self._yard, self._prefix = yard, prefix
         self._camera: Camera | None = None
+        self.ended: float | None = None
 
     def start(self, rng: random.Random) -> None:
         """First a quick start and end, so that the session is there; then the run that will hang."""
@@ -50,22 +51,26 @@ class Hanging:
         self.worker.kill()
         self._camera = Camera(client(self._yard.broker, f"cam-{self._prefix}-{rng.random()}"), "a", 20, self._prefix)
         self._yard.enter_context(self._camera)
+        self.ended = None
         self.worker.start(hang_at=self.moment, nth=rng.randint(2, 12), lock=self.lock)
 
+    def look(self) -> bool:
+        """Whether it has ended; notes when."""
+        if self.ended is None and not self.worker.is_running():
+            self.ended = time.monotonic()
+        return self.ended is not None
+
     def end(self, outcome: Outcome) -> None:
-        """Wait for its end, start a successor, account for the frames."""
-        deadline = time.monotonic() + 4 * STALL_S
-        while self.worker.is_running() and time.monotonic() < deadline:
-            time.sleep(0.02)
-        ended = time.monotonic()
-        if self.worker.is_running():
+        """How it ended; start a successor, account for the frames."""
+        if self.ended is None:
             self.worker.send(signal.SIGKILL)
-        code = self.worker.wait()
+        code, ended = self.worker.wait(), self.ended or time.monotonic()
         began = float(re.findall(r"planted: hangs at ([\d.]+)", self.worker.log())[0])
         outcome.see(f"{self.case} ended after s", round(ended - began, 1))
         outcome.demand(code == self.code, f"{self.case}: ended with {code} instead of {self.code}")
         outcome.demand(ended - began <= 2 * STALL_S, f"{self.case}: ended only {ended - began:.1f} s after the hang")
         self.worker.start()
+        self.worker.wait_connected()
         assert self._camera is not None
         self._camera.finish()
         accepted = self._camera.accepted
@@ -95,6 +100,9 @@ def hangs(effort: Effort, cases: tuple[str, ...] = tuple(CASES), hours: float = 
         while effort.goes_on(outcome.done):
             for worker in workers:
                 worker.start(rng)
+            deadline = time.monotonic() + 4 * STALL_S
+            while sum(worker.look() for worker in workers) < len(workers) and time.monotonic() < deadline:
+                time.sleep(0.02)
             for worker in workers:
                 worker.end(outcome)
             outcome.add("hangs", len(workers))
@@ -140,19 +148,21 @@ def false_alarms(outcome: Outcome, rng: random.Random, hours: float, *, hang: bo
     now, wall, ends = 0.0, 0.0, list[int]()
     health = Health("w", lambda: now, lambda: wall, limits=Limits(Patience(stall_s=30.0)))
     watchdog = Watchdog(health.live, 30.0, ends.append)
-    until, connected, service_s, judged = 3600 * hours, True, 1.0, 0.0
+    turns, connected, service_s, judged = int(3600 * hours), True, 1.0, 0.0
     health.connected("mqtt://b", True)
-    while now < until and not ends:
+    for turn in range(turns):
         step = rng.uniform(30, 4000) if rng.random() < 0.001 else 1.0  # SIGSTOP, else a second
         now, wall = now + step, wall + step + rng.choice((0.0, 0.0, 0.0, 7200.0, -7200.0, 1.77e9))
         watchdog.turn()  # before any other thread has had its turn
+        if ends:
+            break
         if rng.random() < 0.002:
             connected = not connected
             health.connected("mqtt://b", True) if connected else health.disconnected("away")
         if rng.random() < 0.001:
             service_s = rng.choice((0.01, 1.0, 20.0))
         health.beat("link")
-        if hang and now > until / 2:
+        if hang and turn > turns / 2:
             continue
         if now - judged >= service_s:
             health.beat("engine")

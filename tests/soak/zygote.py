@@ -172,6 +172,17 @@ def plant_exception(callback: str) -> None:
     setattr(owner, name, fail)
 
 
+def plant_leak(nbytes: int) -> None:
+    """Keep so many bytes for every batch that is judged."""
+    real, kept = FakeCascade.judge, list[bytes]()
+
+    def judge(self: FakeCascade, frames: Sequence[Frame]) -> list[Verdict]:
+        kept.extend(os.urandom(nbytes) for _ in frames)
+        return real(self, frames)
+
+    FakeCascade.judge = judge  # type: ignore[method-assign]
+
+
 def be_worker(order: dict[str, Any]) -> int:
     """Run the worker of ``order`` to its end; returns its exit code."""
     log = os.open(order["config"] + ".log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -184,6 +195,8 @@ def be_worker(order: dict[str, Any]) -> int:
         plant(order["kill_at"], order["nth"], die)
     if order.get("hang_at"):
         plant(order["hang_at"], order["nth"], lambda: hang(order["lock"]))
+    if order.get("leak_bytes"):
+        plant_leak(order["leak_bytes"])
     os.environ.update(order.get("environment", {}))
     edge.worker.load_parts = fake_parts(order["service_s"])
     try:

@@ -1,0 +1,94 @@
+"""Row 36: tests of the box in a namespace whose whole file system is read-only but for one folder, as a user without
+a name, without capabilities, unable to gain any."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.edge.worker_process import ROOT
+from tests.soak.fleet import must_fail
+from tests.soak.ledger import Effort, Outcome
+
+NOBODY = "65534"
+# Every mount becomes read-only; an interpreter that lies in a closed home is shown elsewhere; then the rights go.
+SCRIPT = """
+set -e
+mount --make-rprivate /
+mount -t tmpfs -o mode=755 tmpfs /mnt
+mkdir /mnt/own /mnt/python /mnt/tree /mnt/venv
+mount --bind "$BASE" /mnt/python
+mount --bind "$TREE" /mnt/tree
+mount --bind "$VENV" /mnt/venv
+mount -t tmpfs -o mode=777 tmpfs /mnt/own
+for place in $(awk '{print $5}' /proc/self/mountinfo | grep -v -e '^/proc' -e '^/sys' -e '^/dev' -e '^/mnt/own'); do
+    mount -o remount,bind,ro "$place" 2>/dev/null || true
+done
+cd /mnt/tree
+exec setpriv --reuid $USER --regid $USER --clear-groups --bounding-set=-all --inh-caps=-all --no-new-privs \
+    env HOME=/mnt/own TMPDIR=/mnt/own PYTHONDONTWRITEBYTECODE=1 LD_LIBRARY_PATH=/mnt/python/lib \
+    PYTHONPATH="/mnt/tree:$(echo /mnt/venv/lib/python3*/site-packages)" PATH="/mnt/python/bin:$PATH" \
+    /mnt/python/bin/python3 "$@"
+"""
+PROBE = """
+import os
+status = open("/proc/self/status").read()
+assert os.geteuid() == 65534, "not an unprivileged user"
+assert "CapEff:\\t0000000000000000" in status and "CapBnd:\\t0000000000000000" in status, "capabilities are left"
+assert "NoNewPrivs:\\t1" in status, "privileges may be gained"
+for place in ("/mnt/tree", "/tmp", "/", "/var/tmp"):
+    try:
+        open(place + "/probe", "w")
+    except OSError:
+        continue
+    raise AssertionError(place + " may be written")
+open("/mnt/own/probe", "w")
+"""
+
+
+def locked(arguments: list[str], within_s: float, *, user: str = NOBODY) -> subprocess.CompletedProcess[str]:
+    """Run Python with ``arguments`` in the namespace."""
+    if os.geteuid() != 0 or not all(map(shutil.which, ("unshare", "setpriv"))):
+        pytest.skip("root, unshare and setpriv are needed to give rights away")
+    environment = {**os.environ, "BASE": sys.base_prefix, "TREE": str(ROOT), "VENV": sys.prefix, "USER": user}
+    command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", SCRIPT, "sh", *arguments]
+    return subprocess.run(
+        command,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=within_s,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+
+
+def least_privilege(effort: Effort, tests: tuple[str, ...] = ("tests/edge", "tests/engines")) -> Outcome:
+    """The probe that the rights are gone, then the tests."""
+    outcome = Outcome()
+    _probe(outcome, NOBODY)
+    options = ["-q", "-p", "no:cacheprovider", "--basetemp=/mnt/own/pytest", "--tb=line"]
+    done = locked(["-m", "pytest", *options, *tests], max(60.0, effort.deadline - time.monotonic()))
+    last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr[-300:]
+    for name in ("passed", "failed", "error", "skipped"):
+        found = re.search(rf"(\d+) {name}", last)
+        outcome.add(name, int(found[1]) if found else 0)
+    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.M)
+    outcome.demand(done.returncode == 0, f"{last}: {', '.join(failed[:6])}")
+    outcome.done = 1
+    return outcome
+
+
+def _probe(outcome: Outcome, user: str) -> None:
+    done = locked(["-c", PROBE], 60.0, user=user)
+    outcome.demand(done.returncode == 0, done.stderr.strip().rpartition("\n")[2])
+
+
+def least_privilege_control(effort: Effort) -> str:
+    return f"as root: {must_fail(lambda outcome: _probe(outcome, '0'))}"
