@@ -42,16 +42,28 @@ def batches(paths: Sequence[Path], spec: InputSpec, size: int) -> Iterator[Batch
     """Prepared inputs (n, *spec.shape), n <= ``size``; pictures that cannot be read are left out."""
     rows = []
     for path in paths:
-        try:
-            pixels = decode_image(path.read_bytes(), minimum=(spec.height, spec.width)).pixels
-            rows.append(prepare_input(pixels, spec))
-        except (ImageError, OSError):
+        row = _row(path, spec)
+        if row is None:
             continue
+        rows.append(row)
         if len(rows) == size:
             yield np.stack(rows)
             rows = []
     if rows:
         yield np.stack(rows)
+
+
+def readable(paths: Sequence[Path], spec: InputSpec) -> list[Path]:
+    """Those of ``paths`` that :func:`batches` does not leave out."""
+    return [path for path in paths if _row(path, spec) is not None]
+
+
+def _row(path: Path, spec: InputSpec) -> Batch | None:
+    try:
+        pixels = decode_image(path.read_bytes(), minimum=(spec.height, spec.width)).pixels
+        return prepare_input(pixels, spec)
+    except (ImageError, OSError):
+        return None
 
 
 def _below(folder: Path) -> Iterator[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from engines.onnx_fuse import fuse_uint8
 from engines.onnx_graph import Graph, read_graph, write_model
 from engines.onnx_layers import cosines, layer_families
 from engines.onnx_quantize import Method, Target, calibrate, quantize, simplified
-from engines.pictures import batches, find_pictures, spread
+from engines.pictures import batches, find_pictures, readable, spread
 from engines.spec import ModelSpec, QuantizedSection, load_spec
 
 REPORT_FORMAT = 1
@@ -27,6 +28,9 @@ _BATCH = 8
 _COMPARED = 64
 _LAYERS_COMPARED = 16
 _FEWEST = 2  # one to calibrate on, one to compare on
+_NONE_TO_COMPARE = "none of the pictures kept for comparing can be read; give other pictures"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +53,15 @@ def quantize_model(model: Path, folders: Sequence[Path], out: Path, options: Qua
         The reports, one for each target.
 
     Raises:
-        UsageError: the folders hold too few pictures, or ``out`` is no folder.
+        UsageError: the folders hold too few pictures, ``out`` is no folder, or pixels are asked of a model that takes
+            them already.
         ModelError: the model cannot be used, or is quantised already.
     """
     graph, spec = read_graph(model)
-    _check(graph, spec, out)
-    chosen, others = split_pictures(find_pictures(folders), options.pictures)
+    _check(graph, spec, out, options)
+    chosen, others = (_readable(paths, spec) for paths in split_pictures(find_pictures(folders), options.pictures))
+    if chosen and not others:
+        raise UsageError(_NONE_TO_COMPARE)
     ranges_of = simplified(graph, "cpu")
     shown = track(batches(chosen, spec.input, _BATCH), "calibrating", -(-len(chosen) // _BATCH))
     ranges = calibrate(ranges_of, shown, options.method)
@@ -122,13 +129,23 @@ def _outputs(path: Path, paths: Sequence[Path]) -> Float32:
     with open_engine(path, "cpu") as engine:
         rows = [engine.infer(batch) for batch in batches(paths, engine.spec.input, _BATCH)]
     if not rows:
-        raise UsageError("none of the pictures kept for comparing can be read; give other pictures")
+        raise UsageError(_NONE_TO_COMPARE)
     return np.concatenate(rows)
 
 
-def _check(graph: Graph, spec: ModelSpec, out: Path) -> None:
+def _readable(paths: Sequence[Path], spec: ModelSpec) -> list[Path]:
+    """Those that are calibrated or compared on, and so counted and hashed."""
+    found = readable(paths, spec.input)
+    if len(found) < len(paths):
+        log.warning("%d of %d pictures left out: they cannot be read", len(paths) - len(found), len(paths))
+    return found
+
+
+def _check(graph: Graph, spec: ModelSpec, out: Path, options: QuantizeOptions) -> None:
     if not out.is_dir():
         raise UsageError(f"{out}: no such folder; make it first")
     done = sum(node.op_type == "QuantizeLinear" for node in graph.nodes)
     if done or spec.quantized is not None:
         raise ModelError(f"{spec.name}: is quantised already ({done} QuantizeLinear nodes); give the float model")
+    if options.uint8_input and spec.input.dtype == "uint8":
+        raise UsageError(f"{spec.name}: takes uint8 pixels already; leave --input uint8 out")

@@ -17,7 +17,7 @@ from engines import ModelError, UsageError, load_spec, open_engine, write_spec
 from engines.__main__ import main as engines_main
 from engines.onnx_graph import Graph
 from engines.onnx_layers import cosines
-from engines.quantize import QuantizeOptions, quantize_model, split_pictures
+from engines.quantize import QuantizeOptions, pictures_digest, quantize_model, split_pictures
 from tests.engines import convolutions
 
 
@@ -152,6 +152,36 @@ def test_unreadable_pictures_alone_are_refused(tmp_path: Path) -> None:
         (tmp_path / f"{i}.jpg").write_bytes(b"no picture")
     with pytest.raises(ModelError, match="no calibration picture"):
         quantize_model(model, [tmp_path], tmp_path, QuantizeOptions(("cpu",)))
+
+
+def test_only_pictures_that_were_read_are_counted_and_hashed(
+    made: tuple[Path, list[dict[str, Any]]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, pictures = convolutions.save(tmp_path), draw(tmp_path, 10)
+    damaged = sorted(pictures.iterdir())[::3]
+    for path in damaged:
+        path.write_bytes(b"no picture")
+    (report,) = quantize_model(model, [pictures], tmp_path, QuantizeOptions(("cpu",)))
+    chosen, others = split_pictures(sorted(pictures.iterdir()), 128)
+    read = [path for path in chosen if path not in damaged]
+    spec = load_spec(tmp_path / "tiny.int8.onnx")
+    assert spec.quantized is not None
+    assert report["calibrated_on"] == spec.quantized.pictures == len(read) < len(chosen)
+    assert report["pictures_sha256"] == pictures_digest(read)
+    assert report["compared_on"] == len(set(others) - set(damaged))
+    assert f"{len(chosen) - len(read)} of {len(chosen)} pictures left out" in caplog.text
+
+
+def test_pixels_are_not_asked_twice_before_anything_is_calibrated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = convolutions.save(tmp_path)
+    assert run("fuse", model) == 0
+    monkeypatch.setattr("engines.quantize.calibrate", lambda *_: pytest.fail("nothing is to be calibrated"))
+    with pytest.raises(UsageError, match="takes uint8 pixels already"):
+        quantize_model(
+            tmp_path / "tiny.uint8.onnx", [draw(tmp_path, 4)], tmp_path, QuantizeOptions(("cpu",), uint8_input=True)
+        )
 
 
 @pytest.mark.parametrize(("count", "wanted"), [(2, 128), (10, 128), (200, 128), (200, 5)])
