@@ -116,7 +116,8 @@ class Graph:
         kept = _needed(list(nodes), {value.name for value in self.model.graph.output})
         del self.model.graph.node[:]
         self.model.graph.node.extend(kept)
-        read = {name for node in kept for name in node.input} | {value.name for value in self.model.graph.output}
+        read = {name for node in kept for name in (*node.input, *_captured(node))}
+        read |= {value.name for value in self.model.graph.output}
         weights = [tensor for tensor in self.model.graph.initializer if tensor.name in read]
         del self.model.graph.initializer[:]
         self.model.graph.initializer.extend(weights)
@@ -250,6 +251,7 @@ def _needed(nodes: list[onnx.NodeProto], wanted: set[str]) -> list[onnx.NodeProt
 
 
 def _captured(node: onnx.NodeProto) -> set[str]:
-    """Names that the branches and loops inside ``node`` read."""
+    """Names that the branches and loops inside ``node`` read, or give back as they are."""
     graphs = [a.g for a in node.attribute if a.HasField("g")] + [g for a in node.attribute for g in a.graphs]
-    return {name for graph in graphs for inner in graph.node for name in (*inner.input, *_captured(inner))}
+    read = {name for graph in graphs for inner in graph.node for name in (*inner.input, *_captured(inner))}
+    return read | {value.name for graph in graphs for value in graph.output}

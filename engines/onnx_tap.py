@@ -37,20 +37,29 @@ class Stage:
 
 
 def stages(graph: Graph) -> list[Stage]:
-    """The last tensor at every resolution, where a network ends a stage, and the row that its classifier reads."""
+    """The last tensor at every resolution, where a network ends a stage, and the row that its last dense layer reads;
+    where no dense layer follows the maps, the first row behind them."""
     graph = graph.copy()
     fold_casts(graph)
     shapes = graph.shapes()
+    weights = graph.arrays
     found: dict[tuple[int, int], Stage] = {}
+    rows: dict[str, Stage] = {}
     pooled = None
     for node in graph.nodes:
         stage = _stage(node, shapes.get(node.output[0], ()))
+        is_dense = node.op_type in _DENSE and node.input[1] in weights
+        if is_dense:
+            pooled = rows.get(node.input[0], pooled)
         if stage is None or stage.side == (1, 1):
             continue
-        if stage.side is not None:
+        if stage.side is None:
+            rows[stage.tensor] = stage
+            if not is_dense and node.op_type != "Softmax":
+                pooled = pooled or stage
+        else:
             found[stage.side] = stage
-        elif node.op_type not in (*_DENSE, "Softmax"):
-            pooled = pooled or stage
+            pooled = None  # rows so far were gates of a map (squeeze-and-excitation), not what a classifier reads
     last = [] if pooled is None else [replace(pooled, is_pooled=True)]
     return [*found.values(), *last]
 

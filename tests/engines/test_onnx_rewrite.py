@@ -12,7 +12,7 @@ import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from engines import InputSpec, ModelError, UsageError, load_spec, open_engine, prepare_input
 from engines.onnx_fold import fold_batch_norms, fold_casts, rewrite_batch_norms
@@ -117,6 +117,50 @@ def test_tap_of_a_classifier_is_the_row_that_its_dense_layer_reads(tmp_path: Pat
         np.testing.assert_array_equal(engine.infer(pictures()), answers(convolutions.resnet(), pictures()))
 
 
+def gated(model: onnx.ModelProto) -> onnx.ModelProto:
+    """``model`` with a squeeze-and-excitation block behind its stem, whose rows are no stage."""
+    rng, width = np.random.default_rng(1), convolutions.WIDTH
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            if name == "stem.out":
+                node.input[index] = "gated"
+    made = [
+        helper.make_node("GlobalAveragePool", ["stem.out"], ["se.pool"]),
+        helper.make_node("Flatten", ["se.pool"], ["se.row"]),
+        helper.make_node("Gemm", ["se.row", "se.w"], ["se.dense"]),
+        helper.make_node("Sigmoid", ["se.dense"], ["se.gate"]),
+        helper.make_node("Unsqueeze", ["se.gate", "se.axes"], ["se.map"]),
+        helper.make_node("Mul", ["stem.out", "se.map"], ["gated"]),
+    ]
+    at = next(i for i, node in enumerate(model.graph.node) if "stem.out" in node.output)
+    for node in reversed(made):
+        model.graph.node.insert(at + 1, node)
+    weights = rng.standard_normal((width, width), dtype=np.float32)
+    axes = numpy_helper.from_array(np.array([2, 3]), "se.axes")
+    model.graph.initializer.extend([numpy_helper.from_array(weights, "se.w"), axes])
+    return model
+
+
+def test_pooled_row_is_not_that_of_a_squeeze_and_excitation() -> None:
+    graph = Graph(gated(convolutions.resnet(classes=convolutions.CLASSES)), "tiny")
+    assert [stage.tensor for stage in stages(graph) if stage.is_pooled] == ["features"]
+    headless = Graph(gated(convolutions.resnet()), "tiny")
+    assert [stage.tensor for stage in stages(headless) if stage.is_pooled] == ["features"]
+
+
+def test_pooled_row_is_what_the_last_of_several_dense_layers_reads() -> None:
+    model = convolutions.resnet(classes=convolutions.CLASSES)
+    dense = next(node for node in model.graph.node if node.op_type == "MatMul")
+    dense.input[0] = "hidden"
+    at = list(model.graph.node).index(dense)
+    model.graph.node.insert(at, helper.make_node("Relu", ["hidden.dense"], ["hidden"]))
+    model.graph.node.insert(at, helper.make_node("MatMul", ["features", "hidden.w"], ["hidden.dense"]))
+    weights = np.eye(convolutions.WIDTH, dtype=np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weights, "hidden.w"))
+    graph = Graph(model, "tiny")
+    assert [stage.tensor for stage in stages(graph) if stage.is_pooled] == ["hidden"]
+
+
 def test_stages_are_the_last_map_of_each_size_and_the_pooled_row(tmp_path: Path) -> None:
     graph, _ = read_graph(convolutions.save_classifier(tmp_path))
     assert [(stage.tensor, stage.side) for stage in stages(graph)] == [("last.out", (8, 8)), ("features", None)]
@@ -156,6 +200,30 @@ def test_old_opset_is_raised_and_unnamed_nodes_get_names(tmp_path: Path) -> None
     assert graph.model.opset_import[0].version == 17
     assert len({node.name for node in graph.nodes}) == len(graph.nodes)
     np.testing.assert_allclose(answers(graph, pictures()), answers(convolutions.resnet(), pictures()), atol=1e-6)
+
+
+def test_weights_that_only_branches_read_stay() -> None:
+    model = convolutions.resnet()
+    last = model.graph.node[-1]
+    last.output[0] = "row"
+    branches = {
+        f"{name}_branch": helper.make_graph(
+            [helper.make_node("Add", ["row", f"{name}.w"], [f"{name}.out"])],
+            name,
+            [],
+            [helper.make_tensor_value_info(f"{name}.out", onnx.TensorProto.FLOAT, ["n", convolutions.WIDTH])],
+        )
+        for name in ("then", "else")
+    }
+    for name in ("then", "else"):
+        weight = np.full(convolutions.WIDTH, len(name), np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(weight, f"{name}.w"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "choice"))
+    model.graph.node.append(helper.make_node("If", ["choice"], ["features"], **branches))
+    graph = Graph(model, "tiny")
+    before = answers(model, pictures())
+    fold_casts(graph)
+    np.testing.assert_allclose(answers(graph, pictures()), before, atol=1e-5)
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xff" * 40])
