@@ -49,7 +49,7 @@ demo: $(DEMO)
 	@$(BIN)/edge demo --for $(FOR) $(ARGS)
 
 test: $(DEV) mosquitto
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(DEV)
 	$(BIN)/ruff check

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,8 @@ LEFT_OUT = {
     "soak": "takes minutes: `make soak`",
     "browser": "needs chromium: `make browser`",
 }
-left_out: Counter[str] = Counter()
+left_out: Counter[str] = Counter()  # skipped as they came
+deselected: Counter[str] = Counter()  # every process collects, and so counts, them all
 
 
 def is_missing(group: str) -> bool:
@@ -61,7 +63,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if "shared" in names:
             item.add_marker("shared")
         slow = [group for group in ("soak", "browser") if item.get_closest_marker(group) and group not in chosen]
-        left_out.update(slow[:1])
+        deselected.update(slow[:1])
         (dropped if slow else kept).append(item)
     items[:] = kept
     config.hook.pytest_deselected(items=dropped)
@@ -78,11 +80,27 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(LEFT_OUT[group])
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand this process's counts to the one that sums up, where tests run in several."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["left_out"], output["deselected"] = dict(left_out), dict(deselected)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over the counts of a process that has ended."""
+    output = getattr(node, "workeroutput", {})
+    left_out.update(output.get("left_out", {}))
+    deselected.update(Counter(output.get("deselected", {})) - deselected)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Name and count every group that was left out."""
-    if left_out:
+    found = left_out + deselected
+    if found:
         terminalreporter.section("left out")
-    for group, count in sorted(left_out.items()):
+    for group, count in sorted(found.items()):
         terminalreporter.line(f"{group}: {count} test{'s' if count != 1 else ''}; {LEFT_OUT[group]}")
 
 
