@@ -99,6 +99,7 @@ def kit(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         yield made
         made.features.close()
         made.species.close()
+    standin.forget()
 
 
 @pytest.fixture(autouse=True)

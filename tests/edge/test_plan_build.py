@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -110,8 +111,9 @@ def test_plan_is_for_the_largest_batch_of_the_configuration(tmp_path: Path, surr
 
 
 def test_box_without_tensorrt_runs_on_without_a_plan_unless_cuda_is_demanded(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
     assert ready_plan(load_config(configuration(tmp_path), {}), None) is None
     assert "slower than it could be: no plan is built here" in caplog.text
     with pytest.raises(ModelError, match="TensorRT cannot be used here"):

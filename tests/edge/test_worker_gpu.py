@@ -35,7 +35,7 @@ def worker_on(tmp_path: Path) -> Iterator[Callable[[dict[str, Any]], WorkerProce
     made: list[WorkerProcess] = []
 
     def make(config: dict[str, Any]) -> WorkerProcess:
-        made.append(WorkerProcess(tmp_path, config, standin.environment()))
+        made.append(WorkerProcess(tmp_path, config, standin.environment(STANDIN_TELL="1")))
         return made[-1]
 
     yield make

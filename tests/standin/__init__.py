@@ -25,7 +25,7 @@ def environment(**settings: str) -> dict[str, str]:
     """The environment of a child process that meets the stand-in; ``settings`` are ``STANDIN_*`` variables."""
     inherited = os.environ.get("PYTHONPATH", "")
     path = os.pathsep.join(str(part) for part in (SITE, ROOT, inherited) if str(part))
-    return {**os.environ, "PYTHONPATH": path, "STANDIN_TELL": "1", **settings}
+    return {**os.environ, "PYTHONPATH": path, **settings}
 
 
 def put_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
