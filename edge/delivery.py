@@ -12,8 +12,9 @@ The rules it keeps:
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Literal
 
 from edge.records import Ticket
@@ -51,7 +52,7 @@ class Delivery:
         # Frames of this connection in the order of arrival; True once the end state is safe.
         self._unacked: OrderedDict[int, tuple[int, bool]] = OrderedDict()
         self._outbox: OrderedDict[str, Outgoing] = OrderedDict()
-        self._unsent: deque[str] = deque()
+        self._unsent: OrderedDict[str, None] = OrderedDict()  # keys in the order in which they leave
         self._in_flight: dict[int, str] = {}
 
     @property
@@ -82,7 +83,7 @@ class Delivery:
         self.connected = False
         self._unacked.clear()
         self._in_flight.clear()
-        self._unsent = deque(self._outbox)
+        self._unsent = OrderedDict.fromkeys(self._outbox)
 
     def arrive(self, mid: int, qos: int) -> Ticket:
         """A message came in this connection; its ticket is the right to acknowledge it."""
@@ -116,7 +117,7 @@ class Delivery:
             waiting.tickets.extend(outgoing.tickets)
             return
         self._outbox[outgoing.key] = outgoing
-        self._unsent.append(outgoing.key)
+        self._unsent[outgoing.key] = None
 
     def offer_newest(self, outgoing: Outgoing) -> None:
         """Put a publication into the outbox in place of those to its topic that no frame waits for and are not sent.
@@ -138,7 +139,7 @@ class Delivery:
         """
         if not self.connected or not self._unsent or len(self._in_flight) >= self.window:
             return None
-        return self._outbox[self._unsent.popleft()]
+        return self._outbox[self._unsent.popitem(last=False)[0]]
 
     def sent(self, key: str, mid: int) -> None:
         """The publication left under packet identifier ``mid``."""
@@ -147,8 +148,9 @@ class Delivery:
 
     def unsent(self, key: str) -> None:
         """The publication could not leave; it goes back to the front."""
-        if key in self._outbox and key not in self._unsent:
-            self._unsent.appendleft(key)
+        if key in self._outbox:
+            self._unsent[key] = None
+            self._unsent.move_to_end(key, last=False)
 
     def confirm(self, mid: int) -> Outgoing | None:
         """The broker's PUBACK for ``mid`` came, good or bad: the publication leaves the outbox and is returned."""
@@ -158,16 +160,18 @@ class Delivery:
     def shed(self, most: int) -> list[Outgoing]:
         """Take the oldest verdicts that are not on their way out of an outbox of more than ``most``; returns them."""
         excess = len(self._outbox) - most
-        oldest = [key for key in self._unsent if self._outbox[key].kind == "verdict"][:excess] if excess > 0 else []
+        verdicts = (key for key in self._unsent if self._outbox[key].kind == "verdict")
+        oldest = list(islice(verdicts, max(0, excess)))
         return [outgoing for key in oldest if (outgoing := self.abandon(key)) is not None]
 
     def abandon_stored(self, key: str) -> Outgoing | None:
-        """Take out a publication whose payload was in the spool and is there no more."""
-        waiting = self._outbox.get(key)
-        return self.abandon(key) if waiting is not None and waiting.stored else None
+        """Take out a waiting publication whose payload was in the spool and is there no more.
+
+        One that has been taken to be sent stays: the broker may get it, and confirms it then.
+        """
+        return self.abandon(key) if key in self._unsent and self._outbox[key].stored else None
 
     def abandon(self, key: str) -> Outgoing | None:
         """Take a publication out of the outbox that can never be sent (too large for this broker)."""
-        if key in self._unsent:
-            self._unsent.remove(key)
+        self._unsent.pop(key, None)
         return self._outbox.pop(key, None)

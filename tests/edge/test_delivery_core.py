@@ -139,3 +139,34 @@ def test_same_key_waits_once_with_all_its_tickets(delivery: Delivery) -> None:
     assert waiting is not None
     assert waiting.tickets == [first, second]
     assert delivery.next_to_send() is None
+
+
+def test_stored_one_that_is_on_its_way_is_not_taken_out(delivery: Delivery) -> None:
+    for key in ("taken", "sent", "waiting"):
+        delivery.offer(outgoing(key, stored=True))
+    delivery.connect(3)
+    assert [send(delivery, 1), delivery.next_to_send() and None] == ["taken", None]
+    assert delivery.abandon_stored("taken") is None, "the broker gets it"
+    assert delivery.abandon_stored("sent") is None, "the link has it in its hands"
+    assert delivery.abandon_stored("waiting") is not None
+    assert delivery.confirm(1) is not None
+
+
+def test_taking_out_one_compares_no_other_key(delivery: Delivery) -> None:
+    compared: list[str] = []
+
+    class Key(str):
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            compared.append(self)
+            return str.__eq__(self, other)
+
+    for number in range(1000):
+        delivery.offer(outgoing(Key(f"{number:04d}"), stored=True))
+    compared.clear()
+    for number in range(500, 600):
+        delivery.abandon_stored(Key(f"{number:04d}"))
+    assert delivery.outbox == 900
+    assert len(compared) < 1000, "a full spool gives up a thousand at once while the courier's lock is held"
