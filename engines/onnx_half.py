@@ -28,7 +28,8 @@ def to_half(content: bytes, precision: Half, name: str) -> bytes:
     """``content`` (serialised ONNX, one float32 or uint8 input, one float32 output) computing in ``precision``.
 
     Raises:
-        ModelError: ``onnx`` is not installed, the graph has branches, or a weight is too large for the type.
+        ModelError: ``onnx`` is not installed, the graph has branches, a weight is too large for the type, or what comes
+            out is no valid ONNX.
     """
     try:
         import onnx
@@ -41,6 +42,12 @@ def to_half(content: bytes, precision: Half, name: str) -> bytes:
     if precision == "bf16":
         model = _modern(model, name)
     _Rewriter(model, precision, name).rewrite()
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ModelError(
+            f"{name}: cannot be rewritten to {precision} ({error}); build with --precision fp32"
+        ) from error
     return bytes(model.SerializeToString())
 
 
@@ -92,11 +99,29 @@ class _Rewriter:
         }
 
     def _convert(self, node: onnx.NodeProto, kept: set[str]) -> None:
+        if node.op_type in _CONSTANTS:
+            self._as_tensor(node)
         for attribute in node.attribute:
             if node.op_type == "Cast" and attribute.name == "to" and attribute.i == self.float:
                 attribute.i = self.half
             elif node.op_type in _CONSTANTS and attribute.HasField("t") and node.output[0] not in kept:
                 self._shorten(attribute.t)
+
+    def _as_tensor(self, node: onnx.NodeProto) -> None:
+        """Write a constant's float32 values, given in short or left out, as a tensor with a type."""
+        from onnx import helper, numpy_helper
+
+        given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+        if node.op_type == "ConstantOfShape" and not given:
+            values = np.zeros(1, np.float32)  # ONNX's default
+        elif "value_float" in given:
+            values = np.array(given["value_float"], np.float32)
+        elif "value_floats" in given:
+            values = np.array(given["value_floats"], np.float32)
+        else:
+            return
+        del node.attribute[:]
+        node.attribute.append(helper.make_attribute("value", numpy_helper.from_array(values)))
 
     def _shorten(self, tensor: onnx.TensorProto) -> None:
         from onnx import numpy_helper

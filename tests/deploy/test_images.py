@@ -77,6 +77,13 @@ def test_engine_build_fits_into_the_start_period_of_the_jetson() -> None:
     assert int(period[1]) >= 900
 
 
+def test_run_line_of_the_jetson_shows_the_page_and_cannot_write_the_site() -> None:
+    head = (ROOT / "Dockerfile.jetson").read_text().partition("docker run")[2].partition("parrotgate:jp6\n")[0]
+    assert "-e EDGE_STATUS__HOST=0.0.0.0" in head
+    assert "-p 127.0.0.1:8088:8088" in head
+    assert "-v ./site:/site:ro" in head
+
+
 def test_plans_built_at_the_first_start_go_into_the_volume(monkeypatch: pytest.MonkeyPatch) -> None:
     last = stages("Dockerfile.jetson")[-1]
     environment = dict(re.findall(r"(\w+)=(\S+)", " ".join(rest for word, rest in last if word == "ENV")))

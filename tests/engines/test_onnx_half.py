@@ -55,6 +55,41 @@ def test_real_networks_keep_their_features(shared: Path, file: str) -> None:
     assert whole @ half / np.linalg.norm(whole) / np.linalg.norm(half) > 0.9999
 
 
+def with_constants() -> onnx.ModelProto:
+    """``networks.graph()`` behind constants in all the short forms that ONNX knows."""
+    model = networks.graph()
+    nodes = model.graph.node
+    nodes[-1].output[0] = "p"
+    made = onnx.helper.make_node
+    nodes.extend(
+        [
+            made("Constant", [], ["half"], value_float=0.5),
+            made("Constant", [], ["many"], value_floats=[1.0, 2.0, 3.0, 4.0]),
+            made("Constant", [], ["shape"], value_ints=[4]),
+            made("ConstantOfShape", ["shape"], ["zeros"]),
+            made("Mul", ["p", "half"], ["q"]),
+            made("Add", ["q", "many"], ["r"]),
+            made("Add", ["r", "zeros"], ["y"]),
+        ]
+    )
+    return model
+
+
+def test_constants_in_short_are_of_the_short_type_too() -> None:
+    batch = np.random.default_rng(0).standard_normal((3, 3, 8, 8), dtype=np.float32)
+    content = with_constants().SerializeToString()
+    np.testing.assert_allclose(run(to_half(content, "fp16", "tiny"), batch), run(content, batch), atol=5e-3)
+
+
+def test_graph_that_comes_out_wrong_is_refused() -> None:
+    model = networks.graph()
+    model.graph.node[-1].output[0] = "p"
+    model.graph.node.append(onnx.helper.make_node("RandomNormal", [], ["noise"], shape=[4], dtype=TensorProto.FLOAT))
+    model.graph.node.append(onnx.helper.make_node("Add", ["p", "noise"], ["y"]))
+    with pytest.raises(ModelError, match="cannot be rewritten to fp16"):
+        to_half(model.SerializeToString(), "fp16", "tiny")
+
+
 def test_weight_beyond_fp16_is_refused_and_fits_bf16() -> None:
     model = networks.graph()
     model.graph.initializer[1].CopyFrom(numpy_helper.from_array(networks.WEIGHTS * np.float32(1e6), "W"))
