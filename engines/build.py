@@ -190,6 +190,13 @@ def _build(source: Source, section: PlanSection, cache: Path, progress: Progress
         from engines.onnx_half import to_half
 
         onnx = to_half(onnx, section.precision, source.spec.name)
+    elif is_strongly_typed() and section.precision == "int8":
+        log.warning(
+            "%s: TensorRT %s takes precisions from the network alone: what has no Q/DQ nodes stays in float32, which is "
+            "slower than the fp16 that TensorRT 10 takes there",
+            source.path,
+            section.tensorrt,
+        )
     with Gpu().use("building a plan"):
         built = build_plan(onnx, section, timing_cache=_kept(timing), detailed=detailed, progress=progress)
     write_whole(timing, built.timing_cache)

@@ -203,6 +203,15 @@ def test_every_precision_in_every_version(
     assert header_of(plan)["precision"] == precision
 
 
+@pytest.mark.parametrize(("version", "told"), [("10.16.1.11", False), ("11.4.0.106", True)])
+def test_int8_that_leaves_the_rest_in_float32_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, version: str, told: bool
+) -> None:
+    monkeypatch.setattr(import_module("standin_device"), "TENSORRT", version)
+    make(tmp_path, quantised())
+    assert ("stays in float32" in caplog.text) is told
+
+
 def test_batch_profile_reaches_the_plan(tmp_path: Path) -> None:
     assert header_of(make(tmp_path))["profiles"] == [{"x": [[1, 3, 8, 8], [4, 3, 8, 8], [8, 3, 8, 8]]}]
 
