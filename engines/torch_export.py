@@ -5,6 +5,8 @@ The only file of this room that imports torch, and only ``engines export`` impor
 
 from __future__ import annotations
 
+import glob
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,28 +74,30 @@ def export(name: str, out: Path, options: ExportOptions) -> tuple[ModelSpec, flo
         output=OutputSpec(kind=kind, size=expected.shape[1]), sha256=_UNKNOWN, origin=_UNKNOWN,
         labels=network.labels, source=network.source, licence=network.licence,
     )  # fmt: skip
-    written = write_model(out, parse_graph(_onnx_bytes(network.module, rows, out), name), spec, new_origin=True)
-    with open_engine(out, "cpu") as engine:
-        difference = float(np.abs(engine.infer(rows.numpy()) - expected).max() / np.abs(expected).max())
-    if not difference <= TOLERANCE:
-        out.unlink()
-        raise ModelError(f"{out}: differs from torch by {difference:.2g} of its largest answer; removed")
+    try:
+        # Beside ``out``, so that what is compared is what is moved; until then an older file stays as it is.
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as folder:
+            draft = Path(folder, out.name)
+            graph = parse_graph(_onnx_bytes(network.module, rows, draft.with_suffix(".torch")), name)
+            written = write_model(draft, graph, spec, new_origin=True)
+            with open_engine(draft, "cpu") as engine:
+                difference = float(np.abs(engine.infer(rows.numpy()) - expected).max() / np.abs(expected).max())
+            if not difference <= TOLERANCE:
+                raise ModelError(f"{out}: differs from torch by {difference:.2g} of its largest answer; not written")
+            for path in Path(folder).glob(f"{glob.escape(out.name)}*"):
+                path.replace(out.with_name(path.name))
+    except OSError as error:
+        raise UsageError(f"{out}: cannot be written ({error.strerror}); choose a folder that exists") from error
     return written, difference
 
 
-def _onnx_bytes(module: Any, rows: Any, out: Path) -> bytes:
-    draft = out.with_name(out.name + ".export")
+def _onnx_bytes(module: Any, rows: Any, draft: Path) -> bytes:
     axes = {"input": {0: "batch"}, "output": {0: "batch"}}
-    try:
-        torch.onnx.export(
-            module, (rows,), draft, input_names=["input"], output_names=["output"], dynamic_axes=axes,
-            opset_version=_OPSET, dynamo=False,
-        )  # fmt: skip
-        return draft.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{out}: cannot be written ({error.strerror}); choose a folder that exists") from error
-    finally:
-        draft.unlink(missing_ok=True)
+    torch.onnx.export(
+        module, (rows,), draft, input_names=["input"], output_names=["output"], dynamic_axes=axes,
+        opset_version=_OPSET, dynamo=False,
+    )  # fmt: skip
+    return draft.read_bytes()
 
 
 def _from_torchvision(name: str, options: ExportOptions) -> _Network:
@@ -106,7 +110,7 @@ def _from_torchvision(name: str, options: ExportOptions) -> _Network:
         raise UsageError(f"torchvision knows no network {name!r}; see torchvision.models.list_models()") from error
     use = weights if options.weights == "default" else None
     module = _fetched(name, lambda: get_model(name, weights=use))
-    _load(module, name, options)
+    _load(module, name, options, None if options.classifier else _last_dense(module, name))
     side = options.size or weights.transforms().crop_size[0]
     preset = weights.transforms()
     labels = tuple(weights.meta["categories"]) if options.classifier and use is not None else None
@@ -144,8 +148,9 @@ def _fetched(name: str, make: Callable[[], Any]) -> Any:
         ) from error
 
 
-def _load(module: Any, name: str, options: ExportOptions) -> None:
-    """Put the state dictionary of a file into ``module``; nothing in the file is executed."""
+def _load(module: Any, name: str, options: ExportOptions, dropped: str | None = None) -> None:
+    """Put the state dictionary of a file into ``module``; nothing in the file is executed. The tensors of the layer
+    ``dropped`` may be missing, any other raises ``ModelError``."""
     if options.weights in ("default", "random"):
         return
     try:
@@ -155,18 +160,27 @@ def _load(module: Any, name: str, options: ExportOptions) -> None:
     except Exception as error:
         raise ModelError(f"{options.weights}: holds no plain state dictionary: {error}") from error
     try:
-        module.load_state_dict(state.get("state_dict", state), strict=options.classifier)
+        missing = module.load_state_dict(state.get("state_dict", state), strict=options.classifier).missing_keys
     except (RuntimeError, AttributeError) as error:
         raise ModelError(f"{options.weights}: does not fit {name}: {error}") from error
+    if lacking := [key for key in missing if dropped is None or not key.startswith(f"{dropped}.")]:
+        raise ModelError(
+            f"{options.weights}: does not fit {name}: {len(lacking)} tensors are missing ({', '.join(lacking[:3])} …), "
+            "which would stay random; give the weights of this very network"
+        )
 
 
 def _drop_classifier(module: Any, name: str) -> None:
     """Put an identity in the place of the last dense layer, so that its input comes out."""
-    dense = [path for path, part in module.named_modules() if isinstance(part, nn.Linear)]
+    *parents, last = _last_dense(module, name).split(".")
+    setattr(module.get_submodule(".".join(parents)), last, nn.Identity())
+
+
+def _last_dense(module: Any, name: str) -> str:
+    dense: list[str] = [path for path, part in module.named_modules() if isinstance(part, nn.Linear)]
     if not dense:
         raise UsageError(f"{name}: has no dense layer to cut off; export it with --classifier and use `engines tap`")
-    *parents, last = dense[-1].split(".")
-    setattr(module.get_submodule(".".join(parents)), last, nn.Identity())
+    return dense[-1]
 
 
 def _told(default: object, options: ExportOptions) -> str:

@@ -79,11 +79,46 @@ def test_weights_of_a_file_are_loaded_and_strangers_refused(tmp_path: Path) -> N
 
 
 @pytest.mark.torchvision
-def test_answers_that_differ_from_torch_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_lack_more_than_the_dropped_layer_are_refused(tmp_path: Path) -> None:
+    import torch
+    from torchvision.models import resnet18
+
+    state = resnet18().state_dict()
+    whole = {key: value for key, value in state.items() if not key.startswith("fc.")}
+    torch.save(whole, tmp_path / "headless.pth")
+    exported("resnet18", tmp_path / "net.onnx", weights=str(tmp_path / "headless.pth"))
+    kept = (tmp_path / "net.onnx").read_bytes()
+    torch.save({f"module.{key}": value for key, value in state.items()}, tmp_path / "wrapped.pth")
+    torch.save({key: value for key, value in whole.items() if key != "layer4.1.conv2.weight"}, tmp_path / "lacking.pth")
+    for name, words in (("wrapped", "tensors are missing"), ("lacking", r"1 tensors.*layer4\.1\.conv2\.weight")):
+        with pytest.raises(ModelError, match=words):
+            exported("resnet18", tmp_path / "net.onnx", weights=str(tmp_path / f"{name}.pth"))
+    assert (tmp_path / "net.onnx").read_bytes() == kept
+
+
+@pytest.mark.timm
+def test_weights_of_another_network_of_timm_are_refused(tmp_path: Path) -> None:
+    import torch
+
+    torch.save({"fc.weight": torch.zeros(1)}, tmp_path / "own.pth")
+    with pytest.raises(ModelError, match="tensors are missing"):
+        exported("resnet18", tmp_path / "net.onnx", library="timm", weights=str(tmp_path / "own.pth"))
+
+
+@pytest.mark.torchvision
+def test_answers_that_differ_from_torch_leave_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exported("resnet18", tmp_path / "net.onnx")
+    kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     monkeypatch.setattr("engines.torch_export.TOLERANCE", -1.0)
-    with pytest.raises(ModelError, match="differs from torch"):
-        exported("resnet18", tmp_path / "net.onnx")
-    assert not (tmp_path / "net.onnx").exists()
+    for name in ("net.onnx", "new.onnx"):
+        with pytest.raises(ModelError, match="differs from torch"):
+            exported("resnet18", tmp_path / name, seed=1)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == kept
+
+
+@pytest.mark.torchvision
+def test_folder_that_is_missing_is_a_wrong_usage(tmp_path: Path) -> None:
+    assert run("export", "resnet18", "--weights", "random", "--out", tmp_path / "no" / "net.onnx") == 2
 
 
 @pytest.mark.torchvision
