@@ -192,8 +192,8 @@ def _build(source: Source, section: PlanSection, cache: Path, progress: Progress
         onnx = to_half(onnx, section.precision, source.spec.name)
     elif is_strongly_typed() and section.precision == "int8":
         log.warning(
-            "%s: TensorRT %s takes precisions from the network alone: what has no Q/DQ nodes stays in float32, which is "
-            "slower than the fp16 that TensorRT 10 takes there",
+            "%s: TensorRT %s takes precisions from the network alone: what has no Q/DQ nodes stays in float32, which "
+            "is slower than the fp16 that TensorRT 10 takes there",
             source.path,
             section.tensorrt,
         )
