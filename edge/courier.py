@@ -16,9 +16,9 @@ from threading import Lock
 from typing import Literal, Protocol
 
 from edge.delivery import Delivery, Outgoing
-from edge.errors import FrameError
+from edge.errors import FrameError, SpoolError
 from edge.health import Health
-from edge.keeper import Keeper
+from edge.keeper import RETRY_S, Keeper
 from edge.link import Link
 from edge.link_handler import Message
 from edge.mailbox import MailboxFull
@@ -69,22 +69,17 @@ class Courier:
         keeper: Keeper | None = None,
         max_cameras: int = 1000,
     ) -> None:
-        self._topics = topics
-        self._sink = sink
-        self._health = health
-        self._max_bytes = max_bytes
-        self._url = url
+        self._topics, self._sink, self._health = topics, sink, health
+        self._max_bytes, self._url = max_bytes, url
         self._clock = clock
-        self._lock = Lock()
-        self._delivery = Delivery()
+        self._lock, self._delivery = Lock(), Delivery()
         self._acks: deque[tuple[int, int]] = deque()
         self._held: deque[RawFrame] = deque()  # read but not yet taken by a full mailbox: one read's worth
         self._max_packet: int | None = None
         self._warm = self._subscribed = self._proven = self._draining = False
         self._canary: Literal["none", "sent", "refused", "lost"] = "none"
         self._canary_at = 0.0
-        self._told = ""
-        self._serial = 0
+        self._told, self._serial, self._read_again_at = "", 0, 0.0
         self._obstacle: str | None = None  # why there is no subscription
         self._link: Link | None = None
         self._roster = Roster(max_cameras)
@@ -289,12 +284,21 @@ class Courier:
                 self._health.acked()
 
     def _send_publications(self) -> None:
+        if self._clock() >= self._read_again_at:
+            with self._lock:
+                self._delivery.unshelve()
         while self._link is not None:
             with self._lock:
                 outgoing = self._delivery.next_to_send()
             if outgoing is None:
                 return
-            payload = self._keeper.payload(outgoing)
+            try:
+                payload = self._keeper.payload(outgoing)
+            except SpoolError:
+                with self._lock:
+                    self._delivery.shelve(outgoing.key)
+                self._read_again_at = self._clock() + RETRY_S
+                continue
             if payload is None:
                 self._drop(outgoing, "spool unreadable")
                 continue

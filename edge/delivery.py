@@ -53,6 +53,7 @@ class Delivery:
         self._unacked: OrderedDict[int, tuple[int, bool]] = OrderedDict()
         self._outbox: OrderedDict[str, Outgoing] = OrderedDict()
         self._unsent: OrderedDict[str, None] = OrderedDict()  # keys in the order in which they leave
+        self._shelf: OrderedDict[str, None] = OrderedDict()  # those that the spool does not give back now
         self._in_flight: dict[int, str] = {}
 
     @property
@@ -83,6 +84,7 @@ class Delivery:
         self.connected = False
         self._unacked.clear()
         self._in_flight.clear()
+        self._shelf.clear()
         self._unsent = OrderedDict.fromkeys(self._outbox)
 
     def arrive(self, mid: int, qos: int) -> Ticket:
@@ -152,6 +154,20 @@ class Delivery:
             self._unsent[key] = None
             self._unsent.move_to_end(key, last=False)
 
+    def shelve(self, key: str) -> None:
+        """The spool does not give ``key`` now: it and all that is stored wait for ``unshelve``, ``key`` behind them."""
+        for stored in [waiting for waiting in self._unsent if self._outbox[waiting].stored]:
+            del self._unsent[stored]
+            self._shelf[stored] = None
+        if key in self._outbox:
+            self._shelf[key] = None
+
+    def unshelve(self) -> None:
+        """What was shelved goes to the front."""
+        if self._shelf:
+            self._unsent = OrderedDict.fromkeys([*self._shelf, *self._unsent])
+            self._shelf.clear()
+
     def confirm(self, mid: int) -> Outgoing | None:
         """The broker's PUBACK for ``mid`` came, good or bad: the publication leaves the outbox and is returned."""
         key = self._in_flight.pop(mid, None)
@@ -169,9 +185,13 @@ class Delivery:
 
         One that has been taken to be sent stays: the broker may get it, and confirms it then.
         """
-        return self.abandon(key) if key in self._unsent and self._outbox[key].stored else None
+        return self.abandon(key) if self._waits(key) and self._outbox[key].stored else None
+
+    def _waits(self, key: str) -> bool:
+        return key in self._unsent or key in self._shelf
 
     def abandon(self, key: str) -> Outgoing | None:
         """Take a publication out of the outbox that can never be sent (too large for this broker)."""
         self._unsent.pop(key, None)
+        self._shelf.pop(key, None)
         return self._outbox.pop(key, None)

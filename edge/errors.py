@@ -7,6 +7,7 @@ ParrotgateError
 │   └── PoisonError             its picture kills decoders: a dead letter, never tried again
 ├── DecoderError      exit 75   no decoder process starts
 ├── SpoolError                  the disk refuses the verdict spool; the worker goes on without it
+│   └── SpoolDamaged            a kept verdict is damaged for good
 └── LinkError         exit 75   the broker cannot be reached or refuses us
     └── LinkRefused   exit 78   wrong credentials or certificate: a restart will not help
 """
@@ -53,6 +54,10 @@ class DecoderError(ParrotgateError):
 
 class SpoolError(ParrotgateError):
     """The verdict spool's disk is full, read-only or failing; verdicts stay in memory until it answers again."""
+
+
+class SpoolDamaged(SpoolError):  # noqa: N818 - named for what is there
+    """A kept verdict is damaged or its file is gone: no later read gives it back."""
 
 
 class LinkError(ParrotgateError):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from threading import Lock
 
 from edge.delivery import Outgoing
-from edge.errors import SpoolError
+from edge.errors import SpoolDamaged, SpoolError
 from edge.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -18,7 +18,7 @@ RETRY_S = 1.0  # how soon a disk that failed is tried again
 
 
 class Keeper:
-    """Joins a spool with the outbox; safe to call from any thread, and never raises.
+    """Joins a spool with the outbox; safe to call from any thread, and raises nothing but what ``payload`` says.
 
     Args:
         spool: where verdicts are kept; None keeps nothing.
@@ -81,15 +81,20 @@ class Keeper:
         return MEMORY_MOST + (0 if self._spool is None else len(self._spool))
 
     def payload(self, outgoing: Outgoing) -> bytes | None:
-        """The bytes to publish; None where the disk does not give them back."""
+        """The bytes to publish; None where they are lost. Raises SpoolError where a later read may give them."""
         if not outgoing.stored or self._spool is None:
             return outgoing.payload
         with self._lock:
             try:
                 return self._spool.payload(outgoing.key)
-            except (SpoolError, KeyError) as error:
+            except KeyError:  # dropped from a full spool after it was taken to be sent
+                return None
+            except SpoolDamaged as error:
                 self._note(error)
                 return None
+            except SpoolError as error:
+                self._note(error)
+                raise
 
     def done(self, key: str) -> None:
         """The broker has answered for the verdict, or it was dropped."""

@@ -91,6 +91,7 @@ def _worker_counters(snapshot: Snapshot) -> Iterator[Metric]:
         ("verdicts_published", "Verdicts that the broker confirmed.", counters["published"]),
         ("frames_acknowledged", "Frames acknowledged to the broker.", counters["acked"]),
         ("cameras_forgotten", "Cameras forgotten to stay within the bound.", counters["evicted_cameras"]),
+        ("spool_failures", "Failed reads and writes of the verdict spool.", counters["spool_failures"]),
         ("reloads", "Configurations taken while running.", counters["reloads"]),
         ("reload_failures", "Configurations refused while running.", counters["reload_failures"]),
         ("broker_connects", "Connections that the broker accepted.", snapshot["broker"]["connects"]),

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge.errors import SpoolError
+from edge.errors import SpoolDamaged, SpoolError
 from edge.spool_file import Disk, Record, Removal, encode, payload_at, scan
 
 FILE_BYTES = 1 << 20
@@ -109,14 +109,16 @@ class Spool:
         return dropped
 
     def payload(self, key: str) -> bytes:
-        """A kept record's payload."""
+        """A kept record's payload; raises KeyError where there is none, SpoolDamaged where no later read gives it."""
         place = self._places[key]
         try:
             payload = payload_at(self._disk.read_part(place.file.path, place.at, place.length))
+        except FileNotFoundError:
+            payload = None
         except OSError as error:
             raise self._failed("read", error) from error
         if payload is None:
-            raise SpoolError(f"the spool file {place.file.path} is damaged at byte {place.at}")
+            raise SpoolDamaged(f"the spool file {place.file.path} is gone or damaged at byte {place.at}")
         return payload
 
     def remove(self, key: str) -> None:
@@ -188,6 +190,7 @@ class Spool:
                 self._disk.sync(descriptor)
         except OSError as error:
             self._finish_file()  # behind a torn record begins a file of its own
+            self._leave_no_empty_file()
             raise self._failed("write", error) from error
         return file, at
 
@@ -208,6 +211,11 @@ class Spool:
             with contextlib.suppress(OSError):  # a write has told already
                 self._disk.close(self._open)
             self._open = None
+
+    def _leave_no_empty_file(self) -> None:
+        if self._files and self._files[-1].size == 0:
+            with contextlib.suppress(OSError):  # a file that stays is read at the next start
+                self._disk.remove(self._files.pop().path)
 
     def _forget_finished(self) -> None:
         """Remove files from the oldest on, as long as they hold nothing wanted: a removal never outlives its record."""

@@ -6,18 +6,25 @@ import errno
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from edge.courier import Courier
 from edge.delivery import Outgoing
 from edge.errors import SpoolError
+from edge.health import Health
 from edge.keeper import RETRY_S, Keeper
+from edge.link import Link
+from edge.mailbox import Mailbox
 from edge.records import Ticket
 from edge.spool import Spool
 from edge.spool_file import Disk, Record, Removal, encode, scan
+from edge.wire import Topics
+from tests.edge.test_courier import Recording
 from tests.soak.spool import cuts, damaged_bytes, sample_file
 
 TOPIC = "cameras/a/verdict"
@@ -274,3 +281,34 @@ def test_spool_holds_one_descriptor_however_much_it_writes(tmp_path: Path) -> No
     assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1
     spool.close()
     assert len(list(Path("/proc/self/fd").iterdir())) <= before
+
+
+def test_full_disk_leaves_no_empty_file_behind(tmp_path: Path) -> None:
+    disk, clock = Failing(), Clock()
+    keeper = Keeper(Spool(tmp_path, 1 << 20, 3600, disk=disk, clock=clock), clock=clock)
+    disk.fails = {"write"}
+    for number in range(30):
+        clock.now += RETRY_S
+        keeper.keep(Outgoing(str(number), "verdict", TOPIC, b"x"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_read_that_fails_once_costs_no_verdict_and_holds_up_none_in_memory(tmp_path: Path) -> None:
+    disk, clock, health, link = Failing(), Clock(), Health("box"), Recording()
+    keeper = Keeper(Spool(tmp_path, 1 << 20, 3600, disk=disk, clock=clock), health.spool_failed, clock)
+    sink = Mailbox("every", 100, 1 << 20)
+    courier = Courier(Topics("cameras", "box"), sink, health, 1 << 20, "mqtt://b", clock, keeper)
+    courier.attach(cast(Link, link))
+    for number in range(200):
+        courier.deliver(Outgoing(str(number), "verdict", TOPIC, b"x", camera="a"))
+    courier.notice("state", b"on")
+    courier.link_up(False, 1000, None)
+    disk.fails, disk.code = {"read_part"}, errno.EMFILE
+    courier.link_turn()
+    assert [topic for topic, _ in link.published] == ["state"]
+    assert health.snapshot()["counters"]["spool_failures"] == 1, "not tried again before a while"
+    disk.fails = set()
+    clock.now += RETRY_S
+    courier.link_turn()
+    assert len(link.published) == 201
+    assert health.snapshot()["dropped"] == {}
