@@ -28,7 +28,7 @@ from edge.errors import SpoolDamaged, SpoolError
 from edge.spool_file import Disk, Record, Removal, encode, payload_at, scan
 
 FILE_BYTES = 1 << 20
-SYNC_EVERY_S = 1.0  # a power cut costs at most so much of what no broker holds
+SYNC_EVERY_S = 1.0  # between two syncs while verdicts are written; a power cut may take what came after the last one
 
 
 @dataclass(slots=True)
