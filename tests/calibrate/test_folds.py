@@ -75,7 +75,8 @@ def test_no_near_duplicates_are_in_different_folds(
     for group in near_duplicates(twins.features):
         most = [2 * (twins.positive[group] == label).sum() > max(2, (twins.positive == label).sum())
                 for label in (True, False)]  # fmt: skip
-        assert any(most) or len(set(folds.fold[group])) == 1
+        # Where all of a class would end in one fold, twins are not kept together, and the description does not say so.
+        assert any(most) or len(set(folds.fold[group])) == 1 or "kept together" not in folds.description
 
 
 def test_folders_with_a_common_twin_share_a_fold_and_it_is_said() -> None:
