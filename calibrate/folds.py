@@ -91,7 +91,7 @@ class _Placing:
         positive, family = self._samples.positive, self._samples.family
         mine = np.flatnonzero(positive == label)
         sizes = Counter(map(str, family[mine]))
-        spread = [name for name, size in sizes.items() if size > LARGEST[label] * len(mine)]
+        spread = [name for name, size in sizes.items() if size > max(1.0, LARGEST[label] * len(mine))]
         whole = mine[~np.isin(family[mine], spread)]
         names: dict[int, str] = {}
         for row in whole[self.fold[whole] < 0].tolist():

@@ -75,8 +75,14 @@ def test_no_near_duplicates_are_in_different_folds(
     for group in near_duplicates(twins.features):
         most = [2 * (twins.positive[group] == label).sum() > max(2, (twins.positive == label).sum())
                 for label in (True, False)]  # fmt: skip
-        # Where all of a class would end in one fold, twins are not kept together, and the description does not say so.
-        assert any(most) or len(set(folds.fold[group])) == 1 or "kept together" not in folds.description
+        assert any(most) or len(set(folds.fold[group])) == 1
+
+
+def test_folders_of_one_picture_each_are_dealt_to_different_folds() -> None:
+    samples = clusters.samples({"kind0": 4, "kind1": 4}, {"far/0": 1, "far/1": 1})
+    folds = split(with_twins(samples, [(0, 4)]), seed=0)
+    assert len(set(folds.fold[~samples.positive])) == 2
+    assert folds.fold[0] == folds.fold[4]
 
 
 def test_folders_with_a_common_twin_share_a_fold_and_it_is_said() -> None:
