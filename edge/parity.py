@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edge.gate import Gate
 from engines import ModelError, ModelSpec
+from engines.files import read_bounded
 from engines.spec import Sha256
 
 FORMAT = 1
@@ -74,13 +75,7 @@ def report_path(model: Path) -> Path:
 
 def load_report(path: Path) -> ParityReport:
     """Read a parity report; raises :class:`ModelError` if there is none or it is malformed."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_REPORT_BYTES + 1)
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if len(data) > MAX_REPORT_BYTES:
-        raise ModelError(f"{path}: larger than the {MAX_REPORT_BYTES} bytes allowed")
+    data = read_bounded(path, MAX_REPORT_BYTES)
     try:
         return ParityReport.model_validate_json(data)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and no larger than allowed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from engines.errors import ModelError
 
 
 @contextmanager
@@ -29,3 +31,15 @@ def write_whole(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def read_bounded(path: Path, max_bytes: int) -> bytes:
+    """The content of ``path``; raises :class:`ModelError` where it cannot be read or has more than ``max_bytes``."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if len(data) > max_bytes:
+        raise ModelError(f"{path}: larger than the {max_bytes} bytes allowed")
+    return data

@@ -21,7 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from engines import strict_json
 from engines.errors import ModelError
-from engines.files import write_whole
+from engines.files import read_bounded, write_whole
 from engines.plan_manifest import PlanSection
 
 FORMAT = 1
@@ -178,7 +178,7 @@ def manifest_digest(content: Mapping[str, Any]) -> str:
 
 def manifest_sha256(model: Path) -> str:
     """SHA-256 (64 hex digits) of the bytes of the manifest of ``model``; raises :class:`ModelError` without one."""
-    return hashlib.sha256(_read_bytes(manifest_path(model), MAX_MANIFEST_BYTES)).hexdigest()
+    return hashlib.sha256(read_bounded(manifest_path(model), MAX_MANIFEST_BYTES)).hexdigest()
 
 
 def load_spec(model: Path, *, manifest_sha256: str | None = None) -> ModelSpec:
@@ -230,19 +230,8 @@ def write_spec(model: Path, spec: ModelSpec) -> Path:
     return path
 
 
-def _read_bytes(path: Path, max_bytes: int) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(max_bytes + 1)
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if len(data) > max_bytes:
-        raise ModelError(f"{path}: larger than the {max_bytes} bytes allowed")
-    return data
-
-
 def _read_manifest(path: Path, pin: str | None) -> Manifest:
-    data = _read_bytes(path, MAX_MANIFEST_BYTES)
+    data = read_bounded(path, MAX_MANIFEST_BYTES)
     found = hashlib.sha256(data).hexdigest()
     if pin is not None and found != pin.lower():
         raise ModelError(f"{path}: its SHA-256 is {found}, but the configuration pins {pin}; correct the pin or file")
@@ -287,7 +276,7 @@ def _read_labels(manifest_file: Path, manifest: Manifest) -> tuple[str, ...] | N
     if re.search(r"[/\\\0]", manifest.labels) or manifest.labels in (".", ".."):
         raise ModelError(f"labels {manifest.labels!r} must be the name of a file in the manifest's own folder")
     path = manifest_file.with_name(manifest.labels)
-    data = _read_bytes(path, MAX_LABELS_BYTES)
+    data = read_bounded(path, MAX_LABELS_BYTES)
     digest = hashlib.sha256(data).hexdigest()
     if manifest.labels_sha256 not in (None, digest):
         raise ModelError(f"labels {path.name} has SHA-256 {digest}, not {manifest.labels_sha256}; fetch it again")
