@@ -64,8 +64,8 @@ def fit(
     views: Annotated[
         str,
         typer.Option(
-            help="full; full,hflip averaged, which costs the box twice the inference; auto: flips only where held-out "
-            "pictures prove a gain"
+            help="full; full,centre or full,hflip averaged, which costs the box twice the inference; auto: a second "
+            "view only where held-out pictures prove a gain"
         ),
     ] = "full",
     components: Annotated[int | None, typer.Option(help="PCA components (seed, or robust with ppca)")] = None,

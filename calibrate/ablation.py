@@ -21,7 +21,6 @@ from calibrate.metrics import measure
 from calibrate.recipes import Recipe, RobustRecipe, SeedRecipe
 from calibrate.samples import Float64, Samples, Strings
 from edge.gate import unit_rows
-from edge.gate_calibration import build_join
 from engines import UsageError
 from engines.console import track
 
@@ -52,8 +51,10 @@ IDEAS = (
     Idea("seed recipe", SeedRecipe()),
     Idea("density alone", RobustRecipe(), border=False),
     Idea("density, one border", RobustRecipe(), neighbourhood=False),
+    Idea("deviations summed", RobustRecipe(summed=True)),
     Idea(REFERENCE, RobustRecipe()),
     Idea("robust, flips", RobustRecipe(), views="full,hflip"),
+    Idea("robust, centre", RobustRecipe(), views="full,centre"),
     Idea("robust, plain folds", RobustRecipe(), grouped_folds=False),
     Idea("robust, kinds apart", RobustRecipe(), kinds_together=False),
 )
@@ -72,7 +73,7 @@ class Outcome:
 def ablate(merged: Mapping[str, Samples], apart: Samples, seeds: Sequence[int]) -> list[Outcome]:
     """A row for each of ``IDEAS`` whose views are there.
 
-    ``merged`` maps ``full`` and ``full,hflip`` to samples of the same pictures whose related kinds share a family;
+    ``merged`` maps the views of ``IDEAS`` to samples of the same pictures whose related kinds share a family;
     ``apart`` are those of ``full`` with families as the folders say.
 
     Raises :class:`UsageError` where positives or negatives are too few to tell anything.
@@ -158,8 +159,8 @@ def judged(idea: Idea, samples: Samples, seed: int) -> tuple[dict[str, Any], Flo
     if not idea.grouped_folds:
         # Join and calibrator as plain folds give them, judging pictures whose kinds the members never saw.
         plain = shuffled_split(samples, np.asarray(samples.digests, np.str_), seed)
-        _, arrays, calibration = hold_out(samples, planned, plain, border)
-        score = build_join("clipped_sum" if arrays else "single", arrays, len(held_out.members))(list(held_out.members))
+        _, join, calibration = hold_out(samples, planned, plain, border)
+        score = join(held_out.members)
         probability = probability if calibration is None else calibration(score)
     return measure(samples, score, probability >= PROBABILITY_THRESHOLD, probability, seed), probability
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from calibrate.ablation import Outcome, ablate, ablation_tables
+from calibrate.ablation import IDEAS, Outcome, ablate, ablation_tables
+from calibrate.extract import parse_views
 from calibrate.families import merge_families, parse_groups
 from calibrate.gather import gather
 from calibrate.options import Cache, DeviceOption, Model, NoCache, Threads, Together, chosen_cache
@@ -16,7 +17,7 @@ from engines import open_engine
 from engines.base import Device
 from engines.console import stdout
 
-VIEWS = {"full": ("full",), "full,hflip": ("full", "hflip")}
+VIEWS = {idea.views: parse_views(idea.views) for idea in IDEAS}
 
 
 def register(app: typer.Typer) -> None:
@@ -38,10 +39,10 @@ def ablate_command(
 ) -> None:
     """What each idea of the default recipe brings on your pictures: one left out or put in at a time.
 
-    density alone: no member learns from negatives. one border: all negatives alike, no neighbourhood. plain folds:
-    calibrated on kinds that the members knew. kinds apart: related kinds are not held out together, which flatters.
-    Flips averaged cost the box twice the inference; take them (fit --views full,hflip) where their gain's interval
-    lies above nought.
+    density alone: no member learns from negatives. one border: all negatives alike, no neighbourhood. deviations
+    summed: members are added up, no probabilities multiplied. plain folds: calibrated on kinds that the members knew.
+    kinds apart: related kinds are not held out together, which flatters. A second view (flips, centre) costs the box
+    twice the inference; take it (fit --views full,centre) where its gain's interval lies above nought.
     """
     groups = parse_groups(together or [])
     with open_engine(model, cast(Device, device), threads=threads) as engine:

@@ -72,7 +72,7 @@ def _log_loss(probability: Float64, positive: Booleans) -> float:
     return float(-np.where(positive, np.log(p), np.log1p(-p)).mean())
 
 
-def _smoothed_targets(positive: Booleans) -> Float64:
+def smoothed_targets(positive: Booleans) -> Float64:
     """Platt's targets: (n1 + 1) / (n1 + 2) and 1 / (n0 + 2)."""
     n1 = int(positive.sum())
     n0 = len(positive) - n1
@@ -83,25 +83,32 @@ def _fit_platt(scores: Float64, positive: Booleans) -> tuple[float, float]:
     """Slope a >= 0 and intercept b of sigmoid(a s + b), by maximum likelihood on smoothed targets."""
     centre, spread = float(np.median(scores)), float(scores.std()) or 1.0
     z = ((scores - centre) / spread)[:, None]
-    slope, intercept = _bounded_logistic(z, _smoothed_targets(positive), positive_weights=1)
+    slope, intercept = bounded_logistic(z, smoothed_targets(positive), positive_weights=1)
     return slope / spread, intercept - slope * centre / spread
 
 
 def _fit_beta(t: Float64, positive: Booleans) -> tuple[float, float, float]:
     """alpha, beta >= 0 and c on log q and -log(1 - q), q = sigmoid(t)."""
     inputs = np.stack([-np.logaddexp(0.0, -t), np.logaddexp(0.0, t)], axis=1)
-    alpha, beta_, c = _bounded_logistic(inputs, _smoothed_targets(positive), positive_weights=2)
+    alpha, beta_, c = bounded_logistic(inputs, smoothed_targets(positive), positive_weights=2)
     return alpha, beta_, c
 
 
-def _bounded_logistic(x: Float64, target: Float64, positive_weights: int) -> tuple[float, ...]:
-    """Weights (>= 0) and intercept of a logistic regression on soft targets, by L-BFGS-B."""
+def bounded_logistic(
+    x: Float64, target: Float64, positive_weights: int, share: Float64 | None = None
+) -> tuple[float, ...]:
+    """Weights (>= 0) and intercept of a logistic regression of x (n, d) on soft targets (n,), by L-BFGS-B.
+
+    ``share`` (n,) is how much of the loss each row makes up, summing to 1; None: all alike.
+    """
+    share = np.full(len(x), 1.0 / len(x)) if share is None else share
 
     def loss(w: Float64) -> tuple[float, Float64]:
         t = x @ w[:-1] + w[-1]
         residual = np.exp(-np.logaddexp(0.0, -t)) - target
-        value = float((np.logaddexp(0.0, t) - target * t).mean())
-        return value, np.append(residual @ x, residual.sum()) / len(x)
+        residual *= share
+        value = float(share @ (np.logaddexp(0.0, t) - target * t))
+        return value, np.append(residual @ x, residual.sum())
 
     bounds = [(0.0, None)] * positive_weights + [(None, None)]
     start = np.append(np.ones(positive_weights), 0.0)

@@ -30,7 +30,7 @@ def compare_command(
     positives: Annotated[Path, typer.Option(help="folder of pictures to accept; sub folders are kinds")],
     negatives: Annotated[list[Path], typer.Option(help="folder of pictures to refuse; repeatable")],
     together: Together = None,
-    views: Annotated[str, typer.Option(help="views to average: full or full,hflip")] = "full",
+    views: Annotated[str, typer.Option(help="views to average, as full,centre: of full, hflip, centre")] = "full",
     seed: Annotated[int, typer.Option(help="of folds and of members that draw at random")] = 0,
     only: Annotated[
         list[str] | None, typer.Option(help="a recipe or member to compare, by its name in the table; repeatable")

@@ -18,7 +18,6 @@ from calibrate.members import fit_ledoit_wolf, fit_logistic, fit_ppca
 from calibrate.mixture_choice import fit_chosen, mixture_candidates
 from calibrate.recipes import Recipe, make_recipe, wants_discriminative
 from calibrate.samples import Float64, Samples
-from edge.gate_calibration import build_join
 
 NEIGHBOURS = 2
 
@@ -63,9 +62,8 @@ def _recipe_judge(recipe: Recipe, seed: int) -> Judge:
     def judge(train: Samples, x: Float64) -> Judged:
         inner = split(train, seed)
         planned, discriminative = recipe.planned(train, inner.fold), wants_discriminative(recipe, train)
-        held_out, arrays, calibration = hold_out(train, planned, inner, discriminative)
+        held_out, join, calibration = hold_out(train, planned, inner, discriminative)
         members = planned.fit(train, discriminative=discriminative)
-        join = build_join("single" if len(members) == 1 else "clipped_sum", arrays, len(members))
         score = join([member.score(x) for member in members])
         return Judged(_standard(score, held_out.score[train.positive]), calibration(score) if calibration else None)
 

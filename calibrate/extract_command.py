@@ -32,7 +32,7 @@ def extract_command(
     paths: Annotated[list[Path], typer.Argument(help="pictures, folders, .zip archives, videos", metavar="PATH…")],
     model: Model,
     out: Annotated[Path | None, typer.Option(help=".npz to write: paths, digests, one array a view")] = None,
-    views: Annotated[str, typer.Option(help="full or full,hflip")] = "full",
+    views: Annotated[str, typer.Option(help="of full, hflip, centre, as full,hflip")] = "full",
     every: Annotated[float, typer.Option(min=0.001, help="seconds between a video's frames")] = 1.0,
     backend: Annotated[str, typer.Option(help="threads, or dask: a cluster that shares these folders")] = "threads",
     scheduler: Annotated[str, typer.Option(help="address of the Dask scheduler")] = "tcp://127.0.0.1:8786",

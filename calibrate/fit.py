@@ -17,11 +17,11 @@ from threadpoolctl import threadpool_limits
 from calibrate.blocks import blocks, fits_whole
 from calibrate.calibrators import Calibration, Kind, choose_kind, fit_calibrator
 from calibrate.folds import Split, split
+from calibrate.joins import Factor, FittedJoin, fit_join
 from calibrate.metrics import measure
 from calibrate.recipes import Recipe, wants_discriminative
 from calibrate.samples import Booleans, Float64, Samples
 from edge.gate import conformal, unit_rows
-from edge.gate_calibration import build_join
 from edge.gate_manifest import FORMAT, GOLDEN_ROWS, Decision, FeatureModel, GateManifest, Training
 from edge.gate_math import Floats
 from engines import ModelSpec, UsageError
@@ -106,7 +106,7 @@ def _fit(
     recipe = recipe.planned(samples, folds.fold)
     members = recipe.fit(samples, discriminative=discriminative)
     begin("members of the folds, calibration")
-    held_out, join_arrays, calibration = hold_out(samples, recipe, folds, discriminative)
+    held_out, join, calibration = hold_out(samples, recipe, folds, discriminative)
     decision = _decision(calibration, options)
     accepted = held_out.decisive >= decision.threshold
     begin("figures and their intervals")
@@ -120,7 +120,7 @@ def _fit(
         views=options.views,
         normalise=recipe.normalise,
         members=tuple(fitted.member for fitted in members),
-        join="single" if len(members) == 1 else "clipped_sum",
+        join=join.kind,
         calibration="none" if calibration is None else calibration.kind,
         decision=decision,
         training=_training(samples, folds, options.seed),
@@ -131,7 +131,7 @@ def _fit(
     arrays: dict[str, npt.NDArray[Any]] = {
         f"{fitted.member.name}.{key}": array for fitted in members for key, array in fitted.arrays.items()
     }
-    arrays |= join_arrays | (calibration.arrays if calibration else {})
+    arrays |= join.arrays | (calibration.arrays if calibration else {})
     arrays["conformal.scores"] = np.sort(held_out.score[samples.positive])
     arrays["golden.features"] = original.features[_golden_rows(held_out.score)].astype(np.float32)
     return FittedGate(manifest, arrays, samples, held_out, folds)
@@ -176,18 +176,20 @@ def _check(samples: Samples, recipe: Recipe, options: FitOptions) -> None:
 
 def hold_out(
     samples: Samples, recipe: Recipe, folds: Split, discriminative: bool
-) -> tuple[HeldOut, dict[str, Float64], Calibration | None]:
+) -> tuple[HeldOut, FittedJoin, Calibration | None]:
+    """What members of the other folds say of every picture; the join and the calibrator that these scores teach."""
     scores, forgives = _member_scores(samples, recipe, folds, discriminative)
-    join_arrays = _fit_join(scores, samples.positive, forgives)
-    score = _join(scores, join_arrays)
+    factors = recipe.factors(samples) if len(scores) > 1 else []
+    join = fit_join(scores, samples.positive, forgives, factors)
+    score = join(scores)
     if not samples.negatives:
         log.warning("no negatives: no probability can be learnt; a conformal p-value decides")
         p_value = _cross_p_values(score, folds)
-        return HeldOut(scores, score, None, p_value), join_arrays, None
+        return HeldOut(scores, score, None, p_value), join, None
     kind = choose_kind(score, samples.positive, folds.fold)
-    probability = _cross_probability(scores, samples.positive, forgives, folds, kind)
+    probability = _cross_probability(scores, samples.positive, forgives, factors, folds, kind)
     calibration = fit_calibrator(kind, score, samples.positive)
-    return HeldOut(scores, score, probability, probability), join_arrays, calibration
+    return HeldOut(scores, score, probability, probability), join, calibration
 
 
 def _member_scores(samples: Samples, recipe: Recipe, folds: Split, discriminative: bool) -> tuple[Float64, list[float]]:
@@ -204,32 +206,21 @@ def _member_scores(samples: Samples, recipe: Recipe, folds: Split, discriminativ
     return scores, forgives
 
 
-def _fit_join(scores: Float64, positive: Booleans, forgives: Sequence[float]) -> dict[str, Float64]:
-    """Centre and scale of each member from held-out positives; nothing for one member alone."""
-    if len(scores) == 1:
-        return {}
-    held_out = scores[:, positive]
-    centre = np.array([np.quantile(row, q) for row, q in zip(held_out, forgives, strict=True)])
-    median = np.median(held_out, axis=1, keepdims=True)
-    scale = 1.4826 * np.median(np.abs(held_out - median), axis=1)  # the MAD, in standard deviations of a normal
-    return {"join.centre": centre, "join.scale": np.where(scale > 0, scale, 1.0)}
-
-
-def _join(scores: Float64, arrays: dict[str, Float64]) -> Float64:
-    join = build_join("clipped_sum" if arrays else "single", arrays, len(scores))
-    return join(list(scores))
-
-
 def _cross_probability(
-    scores: Float64, positive: Booleans, forgives: Sequence[float], folds: Split, kind: Kind
+    scores: Float64,
+    positive: Booleans,
+    forgives: Sequence[float],
+    factors: Sequence[Factor],
+    folds: Split,
+    kind: Kind,
 ) -> Float64:
     """Each fold's probabilities with join and calibrator of the other folds."""
     probability = np.empty(len(positive))
     for fold in range(folds.count):
         rest, rows = folds.fold != fold, folds.fold == fold
-        arrays = _fit_join(scores[:, rest], positive[rest], forgives)
-        calibration = fit_calibrator(kind, _join(scores[:, rest], arrays), positive[rest])
-        probability[rows] = calibration(_join(scores[:, rows], arrays))
+        join = fit_join(scores[:, rest], positive[rest], forgives, [factor.take(rest) for factor in factors])
+        calibration = fit_calibrator(kind, join(scores[:, rest]), positive[rest])
+        probability[rows] = calibration(join(scores[:, rows]))
     return probability
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from calibrate.joins import Factor
 from calibrate.members import (
     Covariance,
     FittedMember,
@@ -52,6 +53,11 @@ class Recipe(Protocol):
         """The members, fitted on ``samples``; ``discriminative`` ones only where that is said."""
         ...
 
+    def factors(self, samples: Samples) -> Sequence[Factor]:
+        """What the members that :meth:`fit` gives, numbered in its order, tell apart one after the other; none where
+        their deviations are summed."""
+        ...
+
     def options(self, samples: Samples) -> Mapping[str, str | int]:
         """What the manifest says about the fit."""
         ...
@@ -80,6 +86,10 @@ class SeedRecipe:
         components = min(self.components or self._default(len(x)), len(x), x.shape[1])
         return [fold_mixture(fit_mixture_chain(x, components, self._mixtures(len(x)), self.covariance, self.seed))]
 
+    def factors(self, samples: Samples) -> Sequence[Factor]:  # noqa: ARG002 - has one member
+        """None: one member needs no join."""
+        return ()
+
     def options(self, samples: Samples) -> dict[str, str | int]:
         n = samples.positives
         components = min(self.components or self._default(n), n, samples.features.shape[1])
@@ -100,9 +110,10 @@ class RobustRecipe:
 
     One source of negatives: positives against it, and the density of the positives as a veto.
 
-    Several: the nearest source (the one whose pictures the positives' density likes best) is a neighbourhood. The
-    positives are told from it alone (``discriminative``); positives and neighbours together are told from all that is
-    farther (``far``), and their common density vetoes what is neither. Kinds never shown lie among the neighbours far
+    Several: the nearest source (the one whose pictures the positives' density likes best) is a neighbourhood, and two
+    probabilities are multiplied. That a picture lies in it: positives and neighbours together are told from all that
+    is farther (``far``), and their common density speaks against what is neither. That it is positive, given that it
+    does: positives are told from neighbours alone (``discriminative``). Kinds never shown lie among the neighbours far
     more surely than among the positives, so both hold for them where a border drawn from positives alone does not.
     """
 
@@ -111,6 +122,7 @@ class RobustRecipe:
     name: str = "robust"
     normalise: bool = True
     nearest: str | None = None  # the source that is the neighbourhood; None: all negatives are treated alike
+    summed: bool = False  # join deviations by their sum where probabilities could be multiplied; for ``ablate``
 
     def check(self, samples: Samples) -> None:
         """Components belong to ppca, and must not exceed what the positives can give."""
@@ -127,8 +139,17 @@ class RobustRecipe:
         near = samples.positive | (samples.source == self.nearest)
         neighbours = samples.features[near]  # the largest copy of a fit: made once
         finer = fit_logistic(neighbours, samples.positive[near], strength=NEAR_C, forgives=1.0)
-        far = fit_logistic(samples.features, near, name="far", strength=FAR_C, forgives=0.2)
-        return [self._density(neighbours, 0.1), finer, far]
+        far = fit_logistic(samples.features, near, name="far", strength=FAR_C)
+        return [self._density(neighbours, 0.5), finer, far]
+
+    def factors(self, samples: Samples) -> Sequence[Factor]:
+        """That a picture is in the neighbourhood, and that it is positive where it is."""
+        if self.nearest is None or self.summed:
+            return ()
+        near = samples.positive | (samples.source == self.nearest)
+        density, finer, far = range(3)
+        everything = np.ones(len(near), np.bool_)
+        return (Factor((density, far), everything, near), Factor((finer,), near, samples.positive))
 
     def planned(self, samples: Samples, fold: npt.NDArray[np.intp]) -> RobustRecipe:
         """With the nearest source, if every fold leaves enough of it and of what is farther to learn from."""

@@ -1,4 +1,4 @@
-"""How a batch of prepared inputs looks under a view; ``full`` and ``hflip`` are the box's own."""
+"""How a batch of prepared inputs looks under a view: the box's own (``edge.views``), and zoomed out."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.gate_manifest import VIEWS
+from edge.views import view_of as box_view
 from engines import InputSpec
 
 # The picture amid its own mirror images, by the share of a side added on each side: a network trained on whole scenes
@@ -19,11 +20,9 @@ ALL_VIEWS = (*VIEWS, *(name + end for name in ZOOMED_OUT for end in ("", MIRRORE
 
 
 def view_of(batch: npt.NDArray[Any], view: str, spec: InputSpec) -> npt.NDArray[Any]:
-    """``batch`` of prepared inputs under ``view``: as it is, mirrored left to right, zoomed out, or both."""
-    if view == "full":
-        return batch
-    if view == "hflip":
-        return np.ascontiguousarray(np.flip(batch, axis=3 if spec.layout == "NCHW" else 2))
+    """``batch`` of prepared inputs under ``view``: one of the box's own, or zoomed out, mirrored or not."""
+    if view in VIEWS:
+        return box_view(batch, view, spec)
     if view.endswith(MIRRORED):
         return view_of(view_of(batch, view.removesuffix(MIRRORED), spec), "hflip", spec)
     first = spec.layout == "NCHW"

@@ -19,6 +19,7 @@ from edge.gate import Gate, GateScores
 from edge.gate_math import Float64
 from edge.records import Float32, Frame, Outcome, Species, Verdict
 from edge.verdict import verdict_id
+from edge.views import view_of
 from engines import Engine, prepare_input
 
 
@@ -126,17 +127,11 @@ class Cascade:
     def embed(self, batch: npt.NDArray[Any]) -> Float32:
         """Features (n, d) float32 of a prepared batch, averaged over the gate's views.
 
-        A flipped view is the batch mirrored left to right; see ``edge.gate`` for what is averaged. All views are in
-        flight before the first answer is waited for.
+        All views are in flight before the first answer is waited for.
         """
-        pending = [self.features.submit(view) for view in self._views(batch)]
+        spec = self.features.spec.input
+        pending = [self.features.submit(view_of(batch, view, spec)) for view in self.gate.views]
         return self.gate.join_views([one.result() for one in pending])
-
-    def _views(self, batch: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-        width_axis = 3 if self.features.spec.input.layout == "NCHW" else 2
-        return [
-            batch if view == "full" else np.ascontiguousarray(np.flip(batch, width_axis)) for view in self.gate.views
-        ]
 
     def _decide(
         self, frame: Frame, scores: GateScores, p_values: Float64, row: int, stages: dict[str, float]

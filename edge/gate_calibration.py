@@ -2,6 +2,8 @@
 
 - ``clipped_sum``: sum_j min((s_j - centre_j) / scale_j, 0). No member can buy forgiveness for another; the best
   score is 0. Centre and scale are quantiles of held-out positives.
+- ``product``: the log odds of prod_k sigmoid(sum_j w_kj min(s_j - centre_j, 0) + b_k), w >= 0: the chain rule, each
+  factor the probability of a narrower class given the wider one. No factor can buy forgiveness for another.
 - ``isotonic``: linear between knots, constant outside them: scikit-learn's ``IsotonicRegression(clip)``.
 - ``platt``: p = sigmoid(a s + b), a >= 0.
 - ``beta``: logit p = alpha log q - beta log(1 - q) + c on q = sigmoid(a s + b), alpha, beta >= 0 (Kull et al. 2017).
@@ -30,6 +32,10 @@ def build_join(kind: str, arrays: Arrays, members: int) -> Join:
     """The join of ``members`` scores; raises :class:`GateError` when its arrays do not fit."""
     if kind == "single":
         return lambda scores: scores[0]
+    return _product(arrays, members) if kind == "product" else _clipped_sum(arrays, members)
+
+
+def _clipped_sum(arrays: Arrays, members: int) -> Join:
     centre = _vector(arrays, "join.centre", members)
     scale = _vector(arrays, "join.scale", members)
     if not (scale > 0).all():
@@ -41,6 +47,27 @@ def build_join(kind: str, arrays: Arrays, members: int) -> Join:
         return result
 
     return clipped_sum
+
+
+def _product(arrays: Arrays, members: int) -> Join:
+    centre = _vector(arrays, "join.centre", members)
+    weights = arrays.get("join.weights")
+    if weights is None or weights.dtype != np.float64 or weights.ndim != 2 or weights.shape[1] != members:
+        found = "nothing" if weights is None else f"{weights.dtype} {weights.shape}"
+        raise GateError(f"array 'join.weights' must be float64 of shape (factors, {members}); found {found}")
+    if (weights < 0).any():
+        raise GateError("array 'join.weights' must not be negative: a member's liking may not count against a picture")
+    intercept = _vector(arrays, "join.intercept", len(weights))
+
+    def product(scores: Sequence[Float64]) -> Float64:
+        clipped = np.stack([np.minimum(s - c, 0.0) for s, c in zip(scores, centre, strict=True)])
+        log_odds = weights @ clipped + intercept[:, None]
+        # -log p of the product; of p so near to 1 that nothing is left, the smallest number stands.
+        loss = np.maximum(np.logaddexp(0.0, -log_odds).sum(axis=0), np.finfo(np.float64).tiny)
+        result: Float64 = -(loss + np.log(-np.expm1(-loss))) + 0.0 * np.sum(scores, axis=0)  # as above
+        return result
+
+    return product
 
 
 def build_calibrator(kind: str, arrays: Arrays) -> Calibrator | None:

@@ -14,7 +14,7 @@ from edge.errors import GateError
 from engines.spec import InputSpec
 
 FORMAT = 1
-VIEWS = ("full", "hflip")
+VIEWS = ("full", "hflip", "centre")  # of ``edge.views``
 GOLDEN_ROWS = 16
 MAX_FEATURES = 65_536
 
@@ -79,7 +79,7 @@ class GateManifest(_Part):
     views: tuple[str, ...]
     normalise: bool
     members: tuple[Member, ...] = Field(min_length=1, max_length=16)
-    join: Literal["single", "clipped_sum"]
+    join: Literal["single", "clipped_sum", "product"]
     calibration: Literal["isotonic", "platt", "beta", "none"]
     decision: Decision
     training: Training
@@ -107,7 +107,7 @@ class GateManifest(_Part):
         if len(set(names)) != len(names):
             raise ValueError(f"member names must differ; found {names}")
         if (self.join == "single") != (len(names) == 1):
-            raise ValueError("join is 'single' for one member and 'clipped_sum' for several")
+            raise ValueError("join is 'single' for one member and 'clipped_sum' or 'product' for several")
         if self.calibration == "none" and self.decision.by == "probability":
             raise ValueError("a gate without calibration has no probability to decide by")
         return self

@@ -21,6 +21,7 @@ def pictures() -> Samples:
 def outcomes(pictures: Samples) -> list[Outcome]:
     noisy = pictures.features + np.random.default_rng(1).standard_normal(pictures.features.shape).astype(np.float32)
     merged = {"full": pictures, "full,hflip": pictures.with_features(noisy)}
+    merged["full,centre"] = pictures.with_features(0.5 * (noisy + pictures.features))
     groups = {"macaw": "both", "amazon": "both"}
     return ablate({name: merge_families(one, groups) for name, one in merged.items()}, pictures, range(2))
 
@@ -57,4 +58,4 @@ def test_interval_of_a_gain_widens_where_one_family_carries_it() -> None:
 def test_too_few_negatives_are_refused(pictures: Samples) -> None:
     few = pictures.take(pictures.positive)
     with pytest.raises(UsageError, match="at least 20 positives and 20 negatives; found 120 and 0"):
-        ablate({"full": few, "full,hflip": few}, few, range(1))
+        ablate(dict.fromkeys(("full", "full,hflip", "full,centre"), few), few, range(1))
