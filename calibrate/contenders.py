@@ -65,7 +65,7 @@ def _recipe_judge(recipe: Recipe, seed: int) -> Judge:
         held_out, join, calibration = hold_out(train, planned, inner, discriminative)
         members = planned.fit(train, discriminative=discriminative)
         score = join([member.score(x) for member in members])
-        return Judged(_standard(score, held_out.score[train.positive]), calibration(score) if calibration else None)
+        return Judged(standard(score, held_out.score[train.positive]), calibration(score) if calibration else None)
 
     return judge
 
@@ -74,7 +74,7 @@ def _member_judge(plan: Callable[[Samples], Scorer], seed: int) -> Judge:
     def judge(train: Samples, x: Float64) -> Judged:
         scorer, inner = plan(train), split(train, seed)
         known, score = _held_out(train, inner, scorer), scorer(train, x)
-        judged = _standard(score, known[train.positive])
+        judged = standard(score, known[train.positive])
         if not train.negatives:
             return Judged(judged, None)
         kind = choose_kind(known, train.positive, inner.fold)
@@ -83,9 +83,12 @@ def _member_judge(plan: Callable[[Samples], Scorer], seed: int) -> Judge:
     return judge
 
 
-def _standard(score: Float64, positive: Float64) -> Float64:
+def standard(score: Float64, positive: Float64) -> Float64:
+    """``score`` (n,) in robust deviations from the median of held-out ``positive`` scores."""
     median = float(np.median(positive))
-    return np.asarray((score - median) / (1.4826 * float(np.median(np.abs(positive - median))) or 1.0))
+    # Where most positives have the best score there is, they do not deviate at all: their spread then.
+    scale = 1.4826 * float(np.median(np.abs(positive - median))) or float(positive.std()) or 1.0
+    return np.asarray((score - median) / scale)
 
 
 def _held_out(samples: Samples, folds: Split, scorer: Scorer) -> Float64:

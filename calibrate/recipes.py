@@ -152,7 +152,7 @@ class RobustRecipe:
         return (Factor((density, far), everything, near), Factor((finer,), near, samples.positive))
 
     def planned(self, samples: Samples, fold: npt.NDArray[np.intp]) -> RobustRecipe:
-        """With the nearest source, if every fold leaves enough of it and of what is farther to learn from."""
+        """With the nearest source of those that leave every fold enough of themselves and of what is farther."""
         negative = ~samples.positive
         sources = [str(source) for source in np.unique(samples.source[negative])]
         if len(sources) < 2:
@@ -161,11 +161,12 @@ class RobustRecipe:
         likes = {
             s: float(np.median(density.score(samples.features[negative & (samples.source == s)]))) for s in sources
         }
-        nearest = max(sources, key=likes.__getitem__)
-        near = negative & (samples.source == nearest)
-        far = negative & ~near
-        left = [int((rows & (fold != f)).sum()) for rows in (near, far) for f in np.unique(fold)]
-        return replace(self, nearest=nearest) if min(left) >= MIN_DISCRIMINATIVE else self
+        for source in sorted(sources, key=likes.__getitem__, reverse=True):
+            near = negative & (samples.source == source)
+            left = [int((rows & (fold != f)).sum()) for rows in (near, negative & ~near) for f in np.unique(fold)]
+            if min(left) >= MIN_DISCRIMINATIVE:
+                return replace(self, nearest=source)
+        return self
 
     def _density(self, x: Floats, forgives: float) -> FittedMember:
         if self.density == "ppca":

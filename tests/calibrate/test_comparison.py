@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from calibrate.comparison import Comparison, compare
 from calibrate.comparison_tables import comparison_tables
-from calibrate.contenders import Contender, Judged, contenders
+from calibrate.contenders import Contender, Judged, contenders, standard
 from calibrate.families import merge_families, parse_groups
 from calibrate.metrics import against, auroc, difference
 from calibrate.samples import Float64, Samples
@@ -151,3 +151,9 @@ def test_unknown_kind_and_too_few_samples_are_refused() -> None:
         merge_families(samples, {"makaw": "a"})
     with pytest.raises(UsageError, match="at least 10 positives and 5 negatives"):
         compare(clusters.samples({"macaw": 12}, {"ducks": 4}))
+
+
+def test_scores_of_which_most_are_the_best_there_is_keep_their_unit() -> None:
+    positive = np.array([0.0, 0.0, 0.0, -4.0])
+    score = np.array([-1.0, -2.0])
+    np.testing.assert_allclose(standard(1000.0 * score, 1000.0 * positive), standard(score, positive))
