@@ -104,7 +104,7 @@ def this_machine() -> Machine:
     from engines.tensorrt_build import tensorrt_version
 
     version, gpu = tensorrt_version(), Gpu()
-    return Machine(version, gpu.name, gpu.compute_capability)
+    return gpu.machine(version)
 
 
 def plan_section(source: Source, wanted: Wanted, machine: Machine) -> PlanSection:
@@ -115,6 +115,8 @@ def plan_section(source: Source, wanted: Wanted, machine: Machine) -> PlanSectio
         tensorrt=machine.tensorrt,
         gpu=machine.gpu,
         compute_capability=machine.compute_capability,
+        multiprocessors=machine.multiprocessors,
+        memory_gib=machine.memory_gib,
         precision=_precision(source, wanted.precision),
         profile=wanted.profile,
         workspace_mib=wanted.workspace_mib,
@@ -184,7 +186,7 @@ def _build(source: Source, section: PlanSection, cache: Path, progress: Progress
     from engines.tensorrt_build import build_plan, is_strongly_typed
 
     path = _plan_path(source, section, cache, detailed=detailed)
-    timing = cache / f"timing-{_slug(f'{section.tensorrt}-{section.gpu}')}.cache"
+    timing = cache / f"timing-{_slug(f'{section.tensorrt}-{section.gpu}-{section.multiprocessors}')}.cache"
     onnx = source.content
     if is_strongly_typed() and section.precision in ("fp16", "bf16"):
         from engines.onnx_half import to_half

@@ -19,7 +19,7 @@ from engines import build as builder
 from engines.console import progress_bar, stderr, stdout
 from engines.errors import UsageError
 from engines.fuse_command import write_fused
-from engines.plan_manifest import HardwareLevel, Profile
+from engines.plan_manifest import HardwareLevel, Profile, gpu_text
 
 _LAYERS_SHOWN = 200
 
@@ -142,7 +142,7 @@ def _table(report: dict[str, Any]) -> Table:
     rows = {
         "plan": f"{report['plan']} ({report['bytes'] / 1e6:.1f} MB)",
         "from": "the cache" if report["cached"] else f"{report['onnx']}, built in {report['seconds']:.1f} s",
-        "for": f"{report['gpu']} (compute capability {report['compute_capability']}), TensorRT {report['tensorrt']}",
+        "for": f"{gpu_text(report)}, TensorRT {report['tensorrt']}",
         "precision": report["precision"],
         "batch": f"{profile['min']} to {profile['max']}, best {profile['opt']}",
         "workspace": f"{report['workspace_mib']} MiB",

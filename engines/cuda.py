@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engines.errors import DeviceLostError, EngineRunError, ModelError
+from engines.plan_manifest import Machine, memory_class
 
 if TYPE_CHECKING:
     import pycuda.driver as driver
@@ -43,7 +44,8 @@ _NON_BLOCKING_STREAM = 1  # CU_STREAM_NON_BLOCKING: never waits for the default 
 
 
 class Gpu:
-    """The first NVIDIA GPU: ``name``, ``compute_capability`` as 8.7, ``integrated`` where it shares the CPU's memory.
+    """The first NVIDIA GPU: ``name``, ``compute_capability`` as 8.7, ``multiprocessors``, ``memory_bytes``,
+    ``integrated`` where it shares the CPU's memory.
 
     Raises:
         ModelError: pycuda, the driver or the GPU is missing.
@@ -58,12 +60,19 @@ class Gpu:
             self._context = _primary_context()
             self.name = str(device.name())
             self.compute_capability = "{}.{}".format(*device.compute_capability())
+            self.multiprocessors = int(device.get_attribute(driver.device_attribute.MULTIPROCESSOR_COUNT))
+            self.memory_bytes = int(device.total_memory())
             self.integrated = bool(device.get_attribute(driver.device_attribute.INTEGRATED))
         except driver.MemoryError as error:
             raise EngineRunError(f"the GPU is out of memory: {error}; free it, or set device to cpu") from error
         except driver.Error as error:
             raise ModelError(f"no NVIDIA GPU can be used: {error}; set device to cpu and name an .onnx file") from error
         self._lock = Lock()
+
+    def machine(self, tensorrt: str) -> Machine:
+        """What a plan is bound to: this GPU, with that version of ``tensorrt``."""
+        memory = memory_class(self.memory_bytes)
+        return Machine(tensorrt, self.name, self.compute_capability, self.multiprocessors, memory)
 
     @contextmanager
     def use(self, what: str) -> Iterator[None]:

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from engines.base import CheckedEngine, open_engine
 from engines.onnx_file import summarize
+from engines.plan_manifest import gpu_text
 from engines.spec import ModelSpec, manifest_path
 
 
@@ -106,7 +107,7 @@ def _graph_rows(facts: dict[str, Any]) -> dict[str, str]:
 def _plan_rows(plan: dict[str, Any]) -> dict[str, str]:
     return {
         "built from": f"{plan['onnx']}, SHA-256 {plan['onnx_sha256']}",
-        "built for": f"TensorRT {plan['tensorrt']}, {plan['gpu']}, compute capability {plan['compute_capability']}",
+        "built for": f"TensorRT {plan['tensorrt']}, {gpu_text(plan)}",
         "precision": plan["precision"],
     }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -46,13 +46,19 @@ class Profile(_Strict):
 
 class PlanSection(_Strict):
     """How a plan came to be. ``onnx`` is a file name without its folder, ``workspace_mib`` the bound on the scratch
-    memory of one inference in MiB, ``dla`` the DLA core or null for the GPU."""
+    memory of one inference in MiB, ``dla`` the DLA core or null for the GPU.
+
+    ``multiprocessors`` and ``memory_gib`` tell GPUs of one name apart, as the modules of the Orin family are; null in
+    manifests from before they were written, where the name alone counts.
+    """
 
     onnx: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^/\\\x00]+$")]
     onnx_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     tensorrt: Annotated[str, Field(pattern=r"^\d+(\.\d+){1,4}$")]
     gpu: Annotated[str, Field(min_length=1, max_length=256)]
     compute_capability: Annotated[str, Field(pattern=r"^\d{1,3}\.\d{1,3}$")]
+    multiprocessors: Annotated[int, Field(ge=1, le=1 << 16)] | None = None
+    memory_gib: Annotated[int, Field(ge=1, le=1 << 20)] | None = None
     precision: Precision
     profile: Profile
     workspace_mib: Annotated[int, Field(ge=1, le=1 << 20)]
@@ -68,11 +74,14 @@ class PlanSection(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where a plan is to run: ``tensorrt`` as 10.3.0, ``compute_capability`` as 8.7."""
+    """Where a plan is to run: ``tensorrt`` as 10.3.0, ``compute_capability`` as 8.7, ``memory_gib`` as
+    :func:`memory_class` gives it."""
 
     tensorrt: str
     gpu: str
     compute_capability: str
+    multiprocessors: int
+    memory_gib: int
 
 
 def check_machine(plan: Path, section: PlanSection, machine: Machine) -> None:
@@ -120,6 +129,25 @@ def rebuild_command(plan: Path, section: PlanSection) -> str:
     return shlex.join([*words, "--out", str(plan)])
 
 
+def memory_class(total_bytes: int) -> int:
+    """A GPU's memory as its maker sells it: the least power of two in GiB that is not smaller.
+
+    What CUDA counts of a Jetson's memory changes with the kernel's own share, from one release to the next.
+    """
+    gib = -(-total_bytes // (1 << 30))
+    return 1 << (max(gib, 1) - 1).bit_length()
+
+
+def gpu_text(section: Mapping[str, Any]) -> str:
+    """The GPU of a section's JSON form in words: ``Orin (compute capability 8.7, 16 SMs, 64 GiB)``."""
+    parts = [f"compute capability {section['compute_capability']}"]
+    if section.get("multiprocessors") is not None:
+        parts.append(f"{section['multiprocessors']} SMs")
+    if section.get("memory_gib") is not None:
+        parts.append(f"{section['memory_gib']} GiB")
+    return f"{section['gpu']} ({', '.join(parts)})"
+
+
 def version_numbers(text: str) -> tuple[int, ...]:
     """``10.16.1.11`` as numbers that compare."""
     return tuple(int(part) for part in text.split("."))
@@ -131,6 +159,8 @@ _WORDS = {
     "tensorrt": "TensorRT",
     "gpu": "GPU",
     "compute_capability": "compute capability",
+    "multiprocessors": "multiprocessors",
+    "memory_gib": "memory in GiB",
     "precision": "precision",
     "profile.min": "smallest batch",
     "profile.opt": "best batch",
@@ -173,6 +203,22 @@ def _hardware(section: PlanSection, machine: Machine) -> Iterator[str]:
         )
     elif section.hardware_compatible == "none" and section.gpu != machine.gpu:
         yield f"the plan was built on {section.gpu}, and this is {machine.gpu}"
+    elif section.hardware_compatible == "none":
+        yield from _namesake(section, machine)
+
+
+def _namesake(section: PlanSection, machine: Machine) -> Iterator[str]:
+    """Another GPU of the same name: every module of the Orin family says ``Orin``."""
+    if section.multiprocessors not in (None, machine.multiprocessors):
+        yield (
+            f"the plan was built on another {section.gpu}, with {section.multiprocessors} multiprocessors, "
+            f"and this one has {machine.multiprocessors}"
+        )
+    elif section.memory_gib not in (None, machine.memory_gib):
+        yield (
+            f"the plan was built on another {section.gpu}, with {section.memory_gib} GiB, "
+            f"and this one has {machine.memory_gib}"
+        )
 
 
 def _source(plan: Path, section: PlanSection) -> Iterator[str]:

@@ -21,7 +21,7 @@ from engines.base import Batch, CheckedEngine, Float32, Pending
 from engines.cuda import Gpu
 from engines.cuda_graph import Graph
 from engines.errors import DeviceLostError, EngineRunError, ModelError, UsageError
-from engines.plan_manifest import Machine, PlanSection, check_label, check_machine, rebuild_command
+from engines.plan_manifest import PlanSection, check_label, check_machine, rebuild_command
 from engines.spec import ModelSpec
 from engines.tensorrt_api import bindings, complaint, logger, refuse_complaints
 
@@ -60,7 +60,7 @@ class TensorRtEngine(CheckedEngine):
         if spec.plan is None:
             raise ModelError(f"{path}: its manifest has no section 'plan'; make plans with engines build")
         self._gpu = Gpu()
-        self.machine = Machine(str(bindings().__version__), self._gpu.name, self._gpu.compute_capability)
+        self.machine = self._gpu.machine(str(bindings().__version__))
         check_machine(path, spec.plan, self.machine)
         machine = self.machine
         super().__init__(spec, "cuda", f"TensorRT {machine.tensorrt} on {machine.gpu}, {spec.plan.precision} plan")

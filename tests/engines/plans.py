@@ -28,6 +28,8 @@ def section_of(model: bytes, rows: Rows = (1, 4, 8), **changes: Any) -> PlanSect
         "tensorrt": device.TENSORRT,
         "gpu": device.GPU,
         "compute_capability": ".".join(map(str, device.COMPUTE_CAPABILITY)),
+        "multiprocessors": device.MULTIPROCESSORS,
+        "memory_gib": 64,
         "precision": "fp32",
         "profile": Profile(min=rows[0], opt=rows[1], max=rows[2]),
         "workspace_mib": 1024,

@@ -100,8 +100,11 @@ def test_another_setting_is_another_plan(tmp_path: Path, wanted: dict[str, Any])
     assert make(tmp_path).path != make(tmp_path, **wanted).path
 
 
-@pytest.mark.parametrize(("name", "value"), [("gpu", "Thor"), ("tensorrt", "10.7.0"), ("compute_capability", "8.9")])
-def test_another_machine_is_another_plan(tmp_path: Path, name: str, value: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("gpu", "Thor"), ("tensorrt", "10.7.0"), ("compute_capability", "8.9"), ("multiprocessors", 8), ("memory_gib", 8)],
+)
+def test_another_machine_is_another_plan(tmp_path: Path, name: str, value: Any) -> None:
     here = make(tmp_path)
     other = replace(build.this_machine(), **{name: value})
     source = build.read_source(tmp_path / "tiny.onnx")
@@ -292,6 +295,8 @@ MISMATCHES: dict[str, tuple[dict[str, Any], str]] = {
     "tensorrt": ({"tensorrt": "10.7.0"}, "built with TensorRT 10.7.0, and here is 10.3.0"),
     "gpu": ({"gpu": "NVIDIA L4"}, "built on NVIDIA L4, and this is Orin"),
     "compute_capability": ({"compute_capability": "8.9"}, "compute capability 8.9, and Orin has 8.7"),
+    "multiprocessors": ({"multiprocessors": 8}, "on another Orin, with 8 multiprocessors, and this one has 16"),
+    "memory_gib": ({"memory_gib": 8}, "on another Orin, with 8 GiB, and this one has 64"),
     "precision": ({"precision": "int8"}, "precision int8, the plan itself was built with fp16"),
     "profile.min": ({"profile": Profile(min=2, opt=4, max=8)}, "smallest batch 2, the plan itself was built with 1"),
     "profile.opt": ({"profile": Profile(min=1, opt=2, max=8)}, "best batch 2, the plan itself was built with 4"),

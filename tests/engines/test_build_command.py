@@ -41,7 +41,7 @@ def test_build_info_and_bench_follow_each_other(tiny: Path) -> None:
     built = json.loads(engines(tiny, "build", tiny, "--layers", "--json").stdout)
     again = engines(tiny, "build", tiny, "--layers")
     assert "nothing was built: the cache held this plan" in again.stderr
-    assert "Orin (compute capability 8.7), TensorRT 10.3.0" in again.stdout
+    assert "Orin (compute capability 8.7, 16 SMs, 64 GiB), TensorRT 10.3.0" in again.stdout
     assert "MatMul" in again.stdout
     assert (built["gpu"], built["precision"], len(built["layers"])) == ("Orin", "fp16", 3)
     plan = tiny.with_suffix(".plan")

@@ -43,8 +43,10 @@ int cuDeviceComputeCapability(int *major, int *minor, int device) { (void)device
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
   (void)device;
   *value = attribute == 18 /* CU_DEVICE_ATTRIBUTE_INTEGRATED */ && getenv("STANDIN_SHARED") != NULL;
+  if (attribute == 16 /* CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT */) *value = 16;
   return OK;
 }
+int cuDeviceTotalMem_v2(size_t *bytes, int device) { (void)device; *bytes = (size_t)62841 << 20; return OK; }
 int cuGetErrorString(int code, const char **text) {
   *text = code == NO_MEMORY ? "out of memory" : code == NO_CONTEXT ? "invalid device context"
         : code == BAD_HANDLE ? "invalid resource handle" : code == ILLEGAL_ADDRESS ? "an illegal memory access was encountered"

@@ -9,6 +9,7 @@ Environment variables set what it is, and when it fails:
     STANDIN_TENSORRT   version of the bindings, default 10.3.0
     STANDIN_GPU        name, default Orin
     STANDIN_SM         compute capability as 8.7, the default
+    STANDIN_SIZE       multiprocessors and memory in MiB as 16x62841, the default
     STANDIN_CUDA       CUDA version as 12.6, the default
     STANDIN_TELL       1: say on stderr at exit how many blocks of memory were not given back
     STANDIN_SHARED     1: host and device share their memory (Tegra)
@@ -33,6 +34,7 @@ import numpy as np
 TENSORRT = os.environ.get("STANDIN_TENSORRT", "10.3.0")
 GPU = os.environ.get("STANDIN_GPU", "Orin")
 COMPUTE_CAPABILITY = tuple(int(part) for part in os.environ.get("STANDIN_SM", "8.7").split("."))
+MULTIPROCESSORS, MEMORY_MIB = (int(part) for part in os.environ.get("STANDIN_SIZE", "16x62841").split("x"))
 CUDA = tuple(int(part) for part in os.environ.get("STANDIN_CUDA", "12.6").split("."))
 SHARED = os.environ.get("STANDIN_SHARED") == "1"
 

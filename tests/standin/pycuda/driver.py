@@ -48,7 +48,7 @@ _translating = _Translating()
 
 event_flags = SimpleNamespace(DEFAULT=0, BLOCKING_SYNC=1, DISABLE_TIMING=2, INTERPROCESS=4)
 host_alloc_flags = SimpleNamespace(PORTABLE=1, DEVICEMAP=2, WRITECOMBINED=4)
-device_attribute = SimpleNamespace(INTEGRATED=18, CAN_MAP_HOST_MEMORY=19)
+device_attribute = SimpleNamespace(INTEGRATED=18, CAN_MAP_HOST_MEMORY=19, MULTIPROCESSOR_COUNT=16)
 _initialised = False
 
 
@@ -83,7 +83,10 @@ class Device:
         return standin_device.COMPUTE_CAPABILITY
 
     def get_attribute(self, attr: int) -> int:
-        return {18: int(standin_device.SHARED), 19: 1}[attr]
+        return {16: standin_device.MULTIPROCESSORS, 18: int(standin_device.SHARED), 19: 1}[attr]
+
+    def total_memory(self) -> int:
+        return standin_device.MEMORY_MIB << 20
 
     def retain_primary_context(self) -> Context:
         device.retained += 1
