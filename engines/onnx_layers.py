@@ -46,7 +46,7 @@ def layer_families(plain: Graph, quantized: Graph, batches: Iterable[Batch]) -> 
     """
     makers = plain.makers()
     pairs = {name: back for name, back in quantized_tensors(quantized).items() if name in makers}
-    ours, theirs = _session(quantized, list(pairs.values())), _session(plain, list(pairs))
+    ours, theirs = session(quantized, list(pairs.values())), session(plain, list(pairs))
     sums = np.zeros(len(pairs))
     count = 0
     for batch in batches:
@@ -92,8 +92,8 @@ def _family(graph: Graph, makers: dict[str, NodeProto], name: str) -> str:
     return f"depthwise {size}" if weights.shape[1] == 1 else f"grouped {size}"
 
 
-def _session(graph: Graph, outputs: list[str]) -> Any:
-    """A session that also gives ``outputs``."""
+def session(graph: Graph, outputs: list[str]) -> Any:
+    """A session of ONNX Runtime on the CPU that also gives ``outputs``."""
     tapped = graph.copy().model
     own = {value.name for value in tapped.graph.output}
     for name in outputs:

@@ -26,6 +26,7 @@ from engines.base import Batch
 from engines.errors import ModelError
 from engines.onnx_fold import fold_batch_norms, fold_casts, rewrite_batch_norms
 from engines.onnx_graph import Graph
+from engines.onnx_stem import widen_stem
 
 Target = Literal["cpu", "tensorrt"]
 Method = Literal["percentile", "entropy", "minmax"]
@@ -37,11 +38,13 @@ _METHODS = {
 _WEIGHTED = ["Conv", "ConvTranspose", "Gemm", "MatMul"]
 _CPU_OPERATORS = [*_WEIGHTED, "Add", "Clip", "Concat", "LeakyRelu", "MaxPool", "Relu"]
 _TENSORRT_OPERATORS = [*_WEIGHTED, "MaxPool"]
+_MEASURED = [*_CPU_OPERATORS, "BatchNormalization", "SpaceToDepth"]  # whose inputs and outputs get a range
 _DEQUANTIZED = "_DequantizeLinear_Output"  # the quantiser's name for what it makes of a tensor
 
 
 def simplified(graph: Graph, target: Target) -> Graph:
-    """The float graph to be quantised, a new one: weights folded, and for the CPU no BatchNorm left.
+    """The float graph to be quantised, a new one: weights folded, and for the CPU no BatchNorm left inside and the
+    first convolution over blocks of pixels.
 
     TensorRT fuses a BatchNorm that is left with its activation; it stays as it is.
     """
@@ -50,6 +53,7 @@ def simplified(graph: Graph, target: Target) -> Graph:
     fold_batch_norms(graph)
     if target == "cpu":
         rewrite_batch_norms(graph)
+        widen_stem(graph)
     return graph
 
 
@@ -64,7 +68,7 @@ def calibrate(graph: Graph, batches: Iterable[Batch], method: Method) -> Any:
         source = Path(folder, "float.onnx")
         onnx.save(onnx.shape_inference.infer_shapes(graph.model), source)
         calibrator = create_calibrator(
-            source, _CPU_OPERATORS, str(Path(folder, "augmented.onnx")), calibrate_method=_METHODS[method]
+            source, _MEASURED, str(Path(folder, "augmented.onnx")), calibrate_method=_METHODS[method]
         )
         seen = 0
         for batch in batches:  # one at a time: the calibrator keeps every tensor of what it is given

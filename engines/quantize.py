@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from engines.base import Float32, open_engine
+from engines.base import Batch, Float32, open_engine
 from engines.console import track
 from engines.errors import ModelError, UsageError
+from engines.onnx_equalize import channel_peaks, depthwise_pairs, equalize
 from engines.onnx_fuse import fuse_uint8
 from engines.onnx_graph import Graph, read_graph, write_model
 from engines.onnx_layers import cosines, layer_families
@@ -62,21 +63,19 @@ def quantize_model(model: Path, folders: Sequence[Path], out: Path, options: Qua
     chosen, others = (_readable(paths, spec) for paths in split_pictures(find_pictures(folders), options.pictures))
     if chosen and not others:
         raise UsageError(_NONE_TO_COMPARE)
-    ranges_of = simplified(graph, "cpu")
-    shown = track(batches(chosen, spec.input, _BATCH), "calibrating", -(-len(chosen) // _BATCH))
-    ranges = calibrate(ranges_of, shown, options.method)
+    plain = _equalized(graph, chosen, spec)
+    ranges = calibrate(plain["cpu"], _shown(chosen, spec, "calibrating"), options.method)
     digest = pictures_digest(chosen)
     reports = []
     for target in options.targets:
-        plain = simplified(graph, target)
-        made = quantize(plain, ranges, target, seven_bit=options.seven_bit)
+        made = quantize(plain[target], ranges, target, seven_bit=options.seven_bit)
         path = out / f"{model.stem}{SUFFIXES[target]}"
         section = QuantizedSection(
             target=target, calibration=options.method, pictures=len(chosen), pictures_sha256=digest
         )
         changed = replace(spec, name=f"{spec.name}-int8", quantized=section)
         written = write_model(path, *(fuse_uint8(made, changed) if options.uint8_input else (made, changed)))
-        families = layer_families(plain, made, batches(others[:_LAYERS_COMPARED], spec.input, _BATCH))
+        families = layer_families(plain[target], made, batches(others[:_LAYERS_COMPARED], spec.input, _BATCH))
         report = {
             "format": REPORT_FORMAT,
             "file": str(path),
@@ -96,6 +95,21 @@ def quantize_model(model: Path, folders: Sequence[Path], out: Path, options: Qua
         path.with_name(path.name + ".report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         reports.append(report)
     return reports
+
+
+def _equalized(graph: Graph, paths: Sequence[Path], spec: ModelSpec) -> dict[Target, Graph]:
+    """The float graph for each target, ready to be quantised."""
+    plain: dict[Target, Graph] = {target: simplified(graph, target) for target in get_args(Target)}
+    if pairs := depthwise_pairs(plain["tensorrt"]):
+        peaks = channel_peaks(plain["tensorrt"], pairs, _shown(paths, spec, "measuring channels"))
+        for one in plain.values():
+            equalize(one, pairs, peaks)
+    return plain
+
+
+def _shown(paths: Sequence[Path], spec: ModelSpec, doing: str) -> Iterable[Batch]:
+    """The pictures in batches, with a progress bar."""
+    return track(batches(paths, spec.input, _BATCH), doing, -(-len(paths) // _BATCH))
 
 
 def split_pictures(paths: Sequence[Path], count: int) -> tuple[list[Path], list[Path]]:
