@@ -45,7 +45,11 @@ class _Runner:
 
 @dataclass(frozen=True, slots=True)
 class ModelRow:
-    """One model. ``images_per_s`` is the engine's median; CPU times are means of this process for one picture."""
+    """One model. ``images_per_s`` is the engine's median; CPU times are means of this process for one picture.
+
+    ``ratio`` is the first model's median time over this one's, ``cpu_ratio`` the same of the engine's CPU time, which
+    other processes on the machine disturb less.
+    """
 
     file: str
     name: str
@@ -53,6 +57,7 @@ class ModelRow:
     input_bytes: int
     images_per_s: float
     ratio: float
+    cpu_ratio: float
     engine_cpu_ms: float
     prepare_cpu_ms: float
     p50_ms: float
@@ -66,7 +71,7 @@ def bench_models(
     """Measure each of ``models`` for about ``seconds`` on batches of ``batch`` pictures, in turns of half a second.
 
     Pictures are seeded noise of the engine's own size, so that preparing is layout and normalisation, not resizing.
-    ``ratio`` is to the first model. Raises :class:`UsageError` for senseless numbers.
+    The ratios are to the first model. Raises :class:`UsageError` for senseless numbers.
     """
     if batch < 1 or seconds <= 0:
         raise UsageError(f"batch and seconds must be positive, not {batch} and {seconds}")
@@ -107,14 +112,15 @@ def models_table(report: dict[str, Any]) -> Table:
     title = f"batch {report['batch']} on {report['device']}, {report['threads']} threads; {flags}"
     table = Table(title=title, title_justify="left")
     table.add_column("model", overflow="fold")
-    for heading in ("MB", "img/s", "× first", "p50 ms", "p99 ms", "CPU ms/img", "prepare CPU ms/img", "kB/img in"):
+    headings = ("MB", "img/s", "× first (CPU)", "p50 ms", "p99 ms", "CPU ms/img", "prepare CPU ms/img", "kB/img in")
+    for heading in headings:
         table.add_column(heading, justify="right")
     for row in report["models"]:
         table.add_row(
             row["name"],
             f"{row['bytes'] / 1e6:.1f}",
             f"{row['images_per_s']:.1f}",
-            f"{row['ratio']:.2f}",
+            f"{row['ratio']:.2f} ({row['cpu_ratio']:.2f})",
             f"{row['p50_ms']:.2f}",
             f"{row['p99_ms']:.2f}",
             f"{row['engine_cpu_ms']:.2f}",
@@ -147,6 +153,7 @@ def _row(runner: _Runner, first: _Runner) -> ModelRow:
         input_bytes=int(np.prod(spec.shape)) * np.dtype(spec.numpy_dtype).itemsize,
         images_per_s=round(batch / float(p50), 2),
         ratio=round(float(np.median(first.seconds)) / float(p50), 3),
+        cpu_ratio=round(float(np.mean(first.engine_cpu) / np.mean(runner.engine_cpu)), 3),
         engine_cpu_ms=round(1e3 * float(np.mean(runner.engine_cpu)) / batch, 4),
         prepare_cpu_ms=round(1e3 * float(np.mean(runner.prepare_cpu)) / batch, 4),
         p50_ms=round(1e3 * float(p50), 3),

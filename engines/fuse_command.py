@@ -29,6 +29,7 @@ def fuse_command(
     from engines.onnx_graph import read_graph, write_model
 
     target = out or default_target(model)
+    refuse_stranger(target, model)
     graph, spec = fuse_uint8(*read_graph(model))
     written = write_model(target, graph, spec)
     height, width = spec.input.height, spec.input.width
@@ -54,12 +55,16 @@ def write_fused(model: Path, plan: Path | None) -> Path:
     if spec.input.dtype == "uint8":
         return model
     target = default_target(model) if plan is None else plan.with_suffix(".onnx")
-    if target.resolve() == model.resolve():
-        raise UsageError(f"{target}: is the float32 model itself; give the plan another name")
-    if not _may_replace(target, spec.origin):
-        raise UsageError(f"{target}: is there, and not as the uint8 form of {model}; remove it, or name another --out")
     fuse_command(model, target)
     return target
+
+
+def refuse_stranger(target: Path, model: Path) -> None:
+    """Raise ``UsageError`` if anything but an earlier uint8 form of ``model`` lies at ``target``."""
+    if target.resolve() == model.resolve():
+        raise UsageError(f"{target}: is the float32 model itself; name another --out")
+    if not _may_replace(target, load_spec(model).origin):
+        raise UsageError(f"{target}: is there, and not as the uint8 form of {model}; remove it, or name another --out")
 
 
 def _may_replace(target: Path, origin: str) -> bool:

@@ -54,12 +54,13 @@ def quantize_model(model: Path, folders: Sequence[Path], out: Path, options: Qua
         The reports, one for each target.
 
     Raises:
-        UsageError: the folders hold too few pictures, ``out`` is no folder, or pixels are asked of a model that takes
-            them already.
+        UsageError: the folders hold too few pictures, ``out`` is no folder or holds another network's file of that
+            name, or pixels are asked of a model that takes them already.
         ModelError: the model cannot be used, or is quantised already.
     """
     graph, spec = read_graph(model)
     _check(graph, spec, out, options)
+    paths = _targets(model, spec, out, options)
     chosen, others = (_readable(paths, spec) for paths in split_pictures(find_pictures(folders), options.pictures))
     if chosen and not others:
         raise UsageError(_NONE_TO_COMPARE)
@@ -67,9 +68,8 @@ def quantize_model(model: Path, folders: Sequence[Path], out: Path, options: Qua
     ranges = calibrate(plain["cpu"], _shown(chosen, spec, "calibrating"), options.method)
     digest = pictures_digest(chosen)
     reports = []
-    for target in options.targets:
+    for target, path in paths.items():
         made = quantize(plain[target], ranges, target, seven_bit=options.seven_bit)
-        path = out / f"{model.stem}{SUFFIXES[target]}"
         section = QuantizedSection(
             target=target, calibration=options.method, pictures=len(chosen), pictures_sha256=digest
         )
@@ -163,3 +163,20 @@ def _check(graph: Graph, spec: ModelSpec, out: Path, options: QuantizeOptions) -
         raise ModelError(f"{spec.name}: is quantised already ({done} QuantizeLinear nodes); give the float model")
     if options.uint8_input and spec.input.dtype == "uint8":
         raise UsageError(f"{spec.name}: takes uint8 pixels already; leave --input uint8 out")
+
+
+def _targets(model: Path, spec: ModelSpec, out: Path, options: QuantizeOptions) -> dict[Target, Path]:
+    """Where the new models go; ``UsageError`` where another network's file lies there."""
+    found = {target: out / f"{model.stem}{SUFFIXES[target]}" for target in options.targets}
+    for path in found.values():
+        if path.exists() and not _is_variant(path, spec):
+            raise UsageError(f"{path}: is there, and not as an INT8 form of {model}; remove it, or name another --out")
+    return found
+
+
+def _is_variant(path: Path, spec: ModelSpec) -> bool:
+    try:
+        found = load_spec(path)
+    except ModelError:
+        return False
+    return found.origin == spec.origin and found.quantized is not None

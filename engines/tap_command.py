@@ -42,5 +42,7 @@ def tap_command(
         return
     if out is None:
         raise UsageError("--out names the ONNX file to write; --list shows the stages")
+    if out.resolve() == model.resolve():
+        raise UsageError(f"{out}: is MODEL itself, which stays; name another --out")
     written = write_model(out, *tap(graph, spec, at or [], power), new_origin=True)
     stderr.print(f"{out}: {written.output.size} features, {written.source}", soft_wrap=True)

@@ -136,6 +136,31 @@ def test_quantised_model_is_not_quantised_again(made: tuple[Path, list[dict[str,
         quantize_model(folder / "tiny.int8.onnx", [folder / "pictures"], folder, QuantizeOptions(("cpu",)))
 
 
+def test_no_other_models_file_is_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, pictures = convolutions.save(tmp_path), draw(tmp_path, 4)
+    before = model.read_bytes()
+    for name in ("tiny.uint8.onnx", "tiny.int8.onnx"):
+        (tmp_path / name).write_bytes(b"somebody's")
+    assert run("fuse", model) == 2
+    assert run("fuse", model, "--out", model) == 2
+    assert run("quantize", model, "--pictures", pictures) == 2
+    assert run("tap", model, "--at", "last.out", "--out", model) == 2
+    said = capsys.readouterr().err.replace("\n", " ")
+    for words in (
+        "not as the uint8 form of",
+        "is the float32 model itself",
+        "not as an INT8 form of",
+        "is MODEL itself",
+    ):
+        assert words in said
+    assert model.read_bytes() == before
+    for name in ("tiny.uint8.onnx", "tiny.int8.onnx"):
+        assert (tmp_path / name).read_bytes() == b"somebody's"
+        (tmp_path / name).unlink()
+    for _ in range(2):  # its own earlier form may be replaced
+        assert run("fuse", model) == run("quantize", model, "--pictures", pictures) == 0
+
+
 def test_calibration_pictures_are_demanded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = convolutions.save(tmp_path)
     assert run("quantize", model) == 2  # no --pictures
@@ -222,7 +247,10 @@ def test_commands_make_and_measure(tmp_path: Path, capsys: pytest.CaptureFixture
     assert run("bench", model, *variants, "--seconds", 0.2, "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert [row["input_bytes"] for row in report["models"]] == [3072, 3072, 768]
-    assert report["models"][0]["ratio"] == 1
+    assert report["models"][0]["ratio"] == report["models"][0]["cpu_ratio"] == 1
+    first = report["models"][0]
+    for row in report["models"]:
+        assert row["cpu_ratio"] == pytest.approx(first["engine_cpu_ms"] / row["engine_cpu_ms"], rel=0.02)
     assert all(row["images_per_s"] > 0 and row["engine_cpu_ms"] > 0 for row in report["models"])
     assert run("tap", model, "--list") == 0
     assert "last.out" in capsys.readouterr().out
