@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from calibrate.options import chosen_cache
 from calibrate.samples import Samples
 from edge.gate import Gate, GateScores
 from edge.gate_file import load_gate
-from edge.parity import GateParity, ParityReport, Side, load_report, report_path
+from edge.parity import GateParity, ParityReport, Side, SpeciesParity, load_report, report_path
 from engines import Engine, ModelError, ModelSpec, UsageError, open_engine
 from engines.base import Device
 
@@ -61,15 +62,19 @@ def measure_parity(
     return _compared(before, after, limits)
 
 
-def write_parity(variant: Path, origin: str, entry: GateParity) -> Path:
-    """Put ``entry`` into the report beside ``variant``, in place of an older one of the same gate."""
+def write_parity(variant: Path, origin: str, entry: GateParity | SpeciesParity) -> Path:
+    """Put ``entry`` into the report beside ``variant``, in place of an older one of that gate or of species."""
     path = report_path(variant)
-    others: tuple[GateParity, ...] = ()
+    digest = entry.after if isinstance(entry, SpeciesParity) else entry.after.sha256
+    report = ParityReport(variant=digest, origin=origin)
     if path.is_file():
         old = load_report(path)
-        if old.variant == entry.after.sha256:
-            others = tuple(one for one in old.gates if one.gate != entry.gate)
-    report = ParityReport(variant=entry.after.sha256, origin=origin, gates=(*others, entry))
+        report = old if old.variant == digest else report
+    if isinstance(entry, SpeciesParity):
+        changed: dict[str, Any] = {"species": entry}
+    else:
+        changed = {"gates": (*(one for one in report.gates if one.gate != entry.gate), entry)}
+    report = report.model_copy(update=changed)
     draft = path.with_name(path.name + ".part")
     try:
         draft.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""``calibrate parity``: prove that a quantised variant decides as its float model does."""
+"""``calibrate parity``: prove that a quantised variant answers as its float model does."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import Annotated, cast
 import typer
 from rich.table import Table
 
-from calibrate.options import Cache, DeviceOption, Model, NoCache, Threads
+from calibrate.options import Cache, DeviceOption, NoCache, Threads
 from calibrate.parity import MAX_AUROC_LOSS, MAX_FLIPPED, Limits, Pictures, measure_parity, write_parity
-from edge.parity import GateParity
-from engines import ParrotgateError, load_spec
+from calibrate.species_parity import MAX_CONFIDENT_FLIPPED, MIN_AGREEMENT, SpeciesLimits, measure_species_parity
+from edge.parity import GateParity, SpeciesParity
+from engines import ParrotgateError, UsageError, load_spec
 from engines.base import Device
 from engines.console import stderr, stdout
+
+ParityModel = Annotated[Path, typer.Option("--model", help="float model, feature or species")]
 
 
 def register(app: typer.Typer) -> None:
@@ -22,13 +25,25 @@ def register(app: typer.Typer) -> None:
 
 
 def parity(
-    gate: Annotated[Path, typer.Option(help="gate file, fitted on MODEL")],
-    model: Model,
+    model: ParityModel,
     variant: Annotated[Path, typer.Option(help="the quantised model, as `engines quantize` wrote it")],
-    positives: Annotated[Path, typer.Option(help="folder of pictures to accept; best ones the gate never saw")],
+    gate: Annotated[Path | None, typer.Option(help="gate file, fitted on MODEL")] = None,
+    positives: Annotated[
+        Path | None, typer.Option(help="folder of pictures to accept; best ones the gate never saw")
+    ] = None,
     negatives: Annotated[list[Path] | None, typer.Option(help="folder of pictures to refuse; repeatable")] = None,
-    max_auroc_loss: Annotated[float, typer.Option(help="what the variant may lose")] = MAX_AUROC_LOSS,
+    pictures: Annotated[
+        list[Path] | None,
+        typer.Option(help="for a species model: folder of pictures of the animals it is to name; repeatable"),
+    ] = None,
+    max_auroc_loss: Annotated[float, typer.Option(help="what a variant of a feature model may lose")] = MAX_AUROC_LOSS,
     max_flipped: Annotated[float, typer.Option(help="share of decisions that may change")] = MAX_FLIPPED,
+    min_agreement: Annotated[
+        float, typer.Option(help="species: share of pictures whose best class must stay, with a confidence of 95 %")
+    ] = MIN_AGREEMENT,
+    max_confident_flipped: Annotated[
+        float, typer.Option(help="species: share that may change where the float model is sure (p >= 0.5)")
+    ] = MAX_CONFIDENT_FLIPPED,
     device: DeviceOption = "auto",
     threads: Threads = None,
     cache: Cache = None,
@@ -37,20 +52,32 @@ def parity(
 ) -> None:
     """Judge pictures through the float model and its quantised variant, and write the report beside the variant.
 
-    The worker takes a quantised variant only with such a report for its gate. A variant that moves the gate is
+    A feature model is compared with --gate, --positives and --negatives, a species model with --pictures. The worker
+    takes a quantised variant only with such a report. A variant that moves the gate, or names other species, is
     reported as such and the command ends with 1.
     """
-    pictures = Pictures(positives, negatives or [], cache, no_cache)
-    limits = Limits(max_auroc_loss, max_flipped)
-    entry = measure_parity(gate, model, variant, pictures, limits, cast(Device, device), threads)
+    place = cast(Device, device)
+    entry: GateParity | SpeciesParity
+    if load_spec(model).task == "classifier":
+        if gate is not None or positives is not None or negatives or not pictures:
+            raise UsageError(f"{model} is a species model: compare it with --pictures alone, not with a gate")
+        named = SpeciesLimits(min_agreement, max_confident_flipped)
+        entry = measure_species_parity(model, variant, pictures, named, place, threads)
+    else:
+        if gate is None or positives is None or pictures:
+            raise UsageError(f"{model} is a feature model: compare it with --gate, --positives and --negatives")
+        judged = Pictures(positives, negatives or [], cache, no_cache)
+        limits = Limits(max_auroc_loss, max_flipped)
+        entry = measure_parity(gate, model, variant, judged, limits, place, threads)
     path = write_parity(variant, load_spec(variant).origin, entry)
     if as_json:
         typer.echo(entry.model_dump_json(indent=2))
     else:
-        stdout.print(parity_table(entry))
+        stdout.print(species_table(entry) if isinstance(entry, SpeciesParity) else parity_table(entry))
         stderr.print(f"{path}", soft_wrap=True)
     if not entry.passed:
-        raise ParrotgateError(f"{variant}: moves the gate, do not use it: {entry.verdict}")
+        harm = "names other species" if isinstance(entry, SpeciesParity) else "moves the gate"
+        raise ParrotgateError(f"{variant}: {harm}, do not use it: {entry.verdict}")
 
 
 def parity_table(entry: GateParity) -> Table:
@@ -68,6 +95,18 @@ def parity_table(entry: GateParity) -> Table:
     table.add_row("decisions changed", "", changed)
     table.add_row("cosine of features", "", f"{entry.cosine:.4f} (worst {entry.worst_cosine:.4f})")
     table.add_row("[bold]passed" if entry.passed else "[bold]refused", "", entry.verdict)
+    return table
+
+
+def species_table(entry: SpeciesParity) -> Table:
+    """The comparison of two classifiers for a terminal."""
+    table = Table(title=f"{entry.pictures} pictures", title_justify="left", show_header=False)
+    proven = f"{entry.agreed / entry.pictures:.2%} (at least {entry.agreement_low:.2%} with 95 % confidence)"
+    table.add_row("same best class", proven)
+    table.add_row("changed where p >= 0.5", f"{entry.confident_flipped} of {entry.confident}")
+    table.add_row("best probability moves by", f"{entry.moved:.4f}")
+    table.add_row("cosine of probabilities", f"{entry.cosine:.4f} (worst {entry.worst_cosine:.4f})")
+    table.add_row("[bold]passed" if entry.passed else "[bold]refused", entry.verdict)
     return table
 
 

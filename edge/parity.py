@@ -1,7 +1,8 @@
-"""The parity report beside a quantised model: proof, gate by gate, that it decides as the float model does.
+"""The parity report beside a quantised model: proof that it answers as the float model does.
 
-Written by ``calibrate parity``; a worker takes no quantised variant of a feature model without it. The report of the
-ONNX file that a TensorRT plan was built from holds for the plan too.
+Of a feature model gate by gate: it must decide alike. Of a species classifier: it must name alike. Written by
+``calibrate parity``; a worker takes no quantised variant without it. The report of the ONNX file that a TensorRT plan
+was built from holds for the plan too.
 """
 
 from __future__ import annotations
@@ -59,13 +60,38 @@ class GateParity(_Part):
     max_flipped: Share
 
 
+class SpeciesParity(_Part):
+    """How a species classifier names the same pictures as float model (hash ``before``) and as variant (``after``).
+
+    ``agreed`` of ``pictures`` keep their best class; ``agreement_low`` is the lower end of that share with a confidence
+    of 95 %. ``confident`` pictures have a class that the float model finds more probable than all others together, and
+    ``confident_flipped`` of them get another. ``moved`` is the mean change of the float model's best probability.
+    """
+
+    passed: bool
+    verdict: str
+    before: Sha256
+    after: Sha256
+    pictures: int = Field(ge=1)
+    agreed: int = Field(ge=0)
+    agreement_low: Share
+    confident: int = Field(ge=0)
+    confident_flipped: int = Field(ge=0)
+    cosine: float
+    worst_cosine: float
+    moved: Share
+    min_agreement: Share
+    max_confident_flipped: Share
+
+
 class ParityReport(_Part):
     """The file ``<model file>.parity.json``; ``variant`` is the SHA-256 of that model file."""
 
     format: Literal[1] = 1
     variant: Sha256
     origin: Sha256
-    gates: tuple[GateParity, ...]
+    gates: tuple[GateParity, ...] = ()
+    species: SpeciesParity | None = None
 
 
 def report_path(model: Path) -> Path:
@@ -93,6 +119,37 @@ def check_parity(model: Path, spec: ModelSpec, gate: Gate) -> None:
     """
     if not spec.is_quantized_variant:
         return
+    remedy = f"measure it with `calibrate parity --gate GATE --model ITS-FLOAT-MODEL --variant {model.name} …`"
+    reports = _reports(model, spec, "for the gate ", remedy)
+    entries = [entry for one in reports for entry in one.gates if entry.gate == gate.name]
+    if not entries:
+        raise ModelError(
+            f"{model}: its parity report says nothing of this file and the gate {gate.name[:19]}…; {remedy}"
+        )
+    if not all(entry.passed for entry in entries):
+        faults = "; ".join(entry.verdict for entry in entries if not entry.passed)
+        raise ModelError(f"{model}: this variant moves the gate {gate.name[:19]}…: {faults}; use the float model")
+
+
+def check_species_parity(model: Path, spec: ModelSpec) -> None:
+    """Raise :class:`ModelError` if ``model`` is a quantised classifier not proven to name as its origin does."""
+    if not spec.is_quantized_variant:
+        return
+    remedy = (
+        f"measure it with `calibrate parity --model ITS-FLOAT-MODEL --variant {model.name} --pictures FOLDER`, "
+        "or use the float model"
+    )
+    entries = [one.species for one in _reports(model, spec, "", remedy) if one.species is not None]
+    if not entries:
+        raise ModelError(f"{model}: its parity report says nothing of this file as a species model; {remedy}")
+    if not all(entry.passed for entry in entries):
+        faults = "; ".join(entry.verdict for entry in entries if not entry.passed)
+        raise ModelError(f"{model}: this variant names other species: {faults}; use the float model")
+
+
+def _reports(model: Path, spec: ModelSpec, of_what: str, remedy: str) -> list[ParityReport]:
+    """Those that speak of the very file, or of the ONNX file that a plan was built from; ``ModelError`` where no report
+    is there at all."""
     beside, digests = [report_path(model)], {spec.sha256}
     if spec.plan is not None:
         beside.append(report_path(model.with_name(spec.plan.onnx)))
@@ -100,18 +157,7 @@ def check_parity(model: Path, spec: ModelSpec, gate: Gate) -> None:
     reports = [load_report(path) for path in dict.fromkeys(beside) if path.is_file()]
     if not reports:
         raise ModelError(
-            f"{model}: a quantised variant needs a parity report for the gate beside it, and there is no "
-            f"{beside[-1].name}; {_remedy(model)}"
+            f"{model}: a quantised variant needs a parity report {of_what}beside it, and there is no "
+            f"{beside[-1].name}; {remedy}"
         )
-    entries = [entry for one in reports if one.variant in digests for entry in one.gates if entry.gate == gate.name]
-    if not entries:
-        raise ModelError(
-            f"{model}: its parity report says nothing of this file and the gate {gate.name[:19]}…; {_remedy(model)}"
-        )
-    if not all(entry.passed for entry in entries):
-        faults = "; ".join(entry.verdict for entry in entries if not entry.passed)
-        raise ModelError(f"{model}: this variant moves the gate {gate.name[:19]}…: {faults}; use the float model")
-
-
-def _remedy(model: Path) -> str:
-    return f"measure it with `calibrate parity --gate GATE --model ITS-FLOAT-MODEL --variant {model.name} …`"
+    return [one for one in reports if one.variant in digests]

@@ -40,7 +40,8 @@ def quantize_command(
 ) -> None:
     """Make INT8 models of MODEL, calibrated on pictures, and compare them with it on pictures not calibrated on.
 
-    A feature model still needs `calibrate parity` for each gate: without that report the worker refuses it.
+    The new models still need `calibrate parity`, a feature model for each gate: without that report the worker refuses
+    them.
     """
     from engines.quantize import QuantizeOptions, quantize_model
 
@@ -56,12 +57,10 @@ def quantize_command(
     for report in reports:
         stdout.print(report_table(report))
     stderr.print(f"how fast: engines bench {model} {' '.join(report['file'] for report in reports)}", soft_wrap=True)
-    if reports[0]["task"] == "features":
-        stderr.print(
-            f"before a worker may use it: calibrate parity --gate GATE --model {model} --variant {reports[0]['file']} "
-            "--positives DIR --negatives DIR",
-            soft_wrap=True,
-        )
+    is_gated = reports[0]["task"] == "features"
+    command = f"calibrate parity {'--gate GATE ' if is_gated else ''}--model {model} --variant {reports[0]['file']} "
+    shown = "--positives DIR --negatives DIR" if is_gated else "--pictures DIR"
+    stderr.print(f"before a worker may use it: {command}{shown}", soft_wrap=True)
 
 
 def report_table(report: dict[str, Any]) -> Table:
