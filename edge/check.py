@@ -15,7 +15,7 @@ from edge.errors import LinkError, LinkRefused
 from edge.link import Link
 from edge.link_handler import LinkSettings, Message, QuietHandler
 from edge.parts import Parts, link_settings, load_parts
-from edge.plan_build import planned
+from edge.plan_build import ROLES, planned
 from edge.plan_probe import PlanCrashError, plans_of, probe
 from edge.wire import Topics
 from engines import ModelError, ParrotgateError, load_spec
@@ -77,21 +77,7 @@ def _check_spool(config: Config) -> Iterator[Finding]:
 
 
 def _check_artifacts(config: Config) -> Iterator[Finding]:
-    try:
-        build = planned(config)
-    except ParrotgateError as error:
-        yield Finding("build", str(error), error.exit_code or EXIT_CONFIG)
-        return
-    if build is not None and build.plan is None:
-        sentence = f"edge run builds a plan first, which takes minutes: {build}; what follows runs without it"
-        yield Finding("build", sentence, warning=True)
-    elif build is not None and build.plan is not None:
-        finding = _try_plan(build.plan, is_named=True)
-        yield finding
-        if finding.exit_code:
-            return
-    for plan, is_named in plans_of(config):
-        finding = _try_plan(plan, is_named=is_named)
+    for finding in (*_check_builds(config), *(_try_plan(plan, is_named=named) for plan, named in plans_of(config))):
         yield finding
         if finding.exit_code:
             return
@@ -107,6 +93,21 @@ def _check_artifacts(config: Config) -> Iterator[Finding]:
     sentence = f"loaded in {loaded - began:.1f} s, warm after another {time.monotonic() - loaded:.1f} s"
     yield Finding("self-test", f"gate answers its golden vectors; engines {sentence}")
     parts.close()
+
+
+def _check_builds(config: Config) -> Iterator[Finding]:
+    """What would be built for this box, and whether what was built loads."""
+    for role in ROLES:
+        try:
+            build = planned(config, role)
+        except ParrotgateError as error:
+            yield Finding("build", str(error), error.exit_code or EXIT_CONFIG)
+            return
+        if build is not None and build.plan is None:
+            sentence = f"edge run builds a plan first, which takes minutes: {build}; what follows runs without it"
+            yield Finding("build", sentence, warning=True)
+        elif build is not None and build.plan is not None:
+            yield _try_plan(build.plan, is_named=True)
 
 
 def _try_plan(plan: Path, *, is_named: bool) -> Finding:

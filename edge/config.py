@@ -150,13 +150,11 @@ class MqttConfig(Section):
         return key
 
 
-class FeaturesConfig(Section):
-    """The feature engine, whose output the gate judges."""
+class NetworkConfig(Section):
+    """What both engines are told."""
 
     model: LocalPath
     """Model file with its manifest beside it; the suffix picks the backend."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where both engines run; auto: the TensorRT plan beside an .onnx file, else CUDA, else the CPU."""
     build: Literal["never", "auto"] = "never"
     """never: refuse a plan that is missing or of another GPU; auto: build one of the .onnx file at the first start."""
     sha256: Sha256 | None = None
@@ -167,12 +165,17 @@ class FeaturesConfig(Section):
     @field_validator("build")
     @classmethod
     def _buildable(cls, build: str, info: ValidationInfo) -> str:
-        model, device = info.data.get("model"), info.data.get("device")
+        model = info.data.get("model")
         if build == "auto" and model is not None and model.suffix != ".onnx":
-            raise ValueError("auto needs an .onnx file as features.model: name one, or write never")
-        if build == "auto" and device == "cpu":
-            raise ValueError("auto needs a GPU: with features.device cpu write never")
+            raise ValueError("auto needs an .onnx file as model: name one, or write never")
         return build
+
+
+class FeaturesConfig(NetworkConfig):
+    """The feature engine, whose output the gate judges."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where both engines run; auto: the TensorRT plan beside an .onnx file, else CUDA, else the CPU."""
 
 
 class GateConfig(Section):
@@ -198,17 +201,13 @@ class GateConfig(Section):
         return band
 
 
-class SpeciesConfig(Section):
+class SpeciesConfig(NetworkConfig):
     """The species engine, asked about positives only."""
 
     model: LocalPath
     """Classifier with its manifest and labels beside it."""
     top: Annotated[Whole, Field(ge=1, le=100)] = 3
     """Labels named in a verdict, best first."""
-    sha256: Sha256 | None = None
-    """Pin: the model file's SHA-256 as 64 hexadecimal digits; null: the manifest's alone counts."""
-    manifest_sha256: Sha256 | None = None
-    """Pin: the manifest file's SHA-256, and through it the labels'; null: the manifest beside the model counts."""
 
 
 class BatchConfig(Section):
@@ -374,6 +373,15 @@ class Config(Section):
         """The camera's own threshold, else the gate section's; None: the gate file's."""
         own = self.cameras.get(camera)
         return own.threshold if own is not None and own.threshold is not None else self.gate.threshold
+
+    @field_validator("features", "species")
+    @classmethod
+    def _can_build(cls, section: NetworkConfig | None, info: ValidationInfo) -> NetworkConfig | None:
+        features = section if isinstance(section, FeaturesConfig) else info.data.get("features")
+        if section is not None and features is not None and (section.build, features.device) == ("auto", "cpu"):
+            text = "auto builds a plan, which needs a GPU: with features.device cpu write never"
+            raise PydanticCustomError("no_gpu", text, {"below": ("build",)})
+        return section
 
     @field_validator("cameras")
     @classmethod

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edge.cascade import Cascade, Limits
-from edge.config import MIB, Config
+from edge.config import MIB, Config, FeaturesConfig, SpeciesConfig
 from edge.config_file import read_password
 from edge.decode import Decoder
 from edge.errors import ConfigError
@@ -20,14 +20,14 @@ from edge.gate import Gate
 from edge.gate_file import load_gate
 from edge.isolated import IsolatedOpener
 from edge.link_handler import LinkSettings
-from edge.parity import check_parity
+from edge.parity import check_parity, check_species_parity
 from edge.picture import PictureOpener
-from edge.plan_build import ready_plan
+from edge.plan_build import ROLES, Building, ready_plan
 from edge.poison import PoisonJournal
 from edge.progress import Patience
 from edge.spool import Spool
 from engines import Engine, ImageLimits, InputSpec, ModelError, open_engine
-from engines.build_progress import Progress
+from engines.base import Device
 
 POISON_JOURNAL = "poison.json"  # in the spool's folder
 PACKET_HEADROOM = 4  # a message this many times over the frame cap is still answered; beyond, the broker drops it
@@ -82,23 +82,26 @@ class Parts:
             self.species.close()
 
 
-def load_parts(config: Config, building: Progress | None = None, *, journal: PoisonJournal | None = None) -> Parts:
+def load_parts(config: Config, building: Building | None = None, *, journal: PoisonJournal | None = None) -> Parts:
     """Open the engines and the gate that ``config`` names, and join them.
 
-    Where ``features.build`` is ``auto`` and this box has no plan yet, it is built if there is ``building`` to be told
-    how far it is; else the ONNX file itself is opened. ``journal`` is taken over from decoders that ran before.
+    Where a section's ``build`` is ``auto`` and this box has no plan yet, it is built if there is ``building`` to be
+    told how far it is, before anything is opened; else the ONNX file itself is opened. ``journal`` is taken over from
+    decoders that ran before.
 
     Raises:
         ModelError, GateError, ConfigError: an artifact cannot be used; the sentence says what to do.
         BuildStoppedError: ``building`` has answered False.
     """
     with ExitStack() as opened:
-        features = opened.enter_context(_open_features(config, ready_plan(config, building)))
+        plans = {role: ready_plan(config, role, building) for role in ROLES}
+        features = opened.enter_context(_open_features(config, plans["features"]))
         gate = load_gate(config.gate.file, sha256=config.gate.sha256, features=features.spec)
         check_parity(config.features.model, features.spec, gate)
-        species = _open_species(config)
-        if species is not None:
+        species = _open_species(config, plans["species"])
+        if config.species is not None and species is not None:
             opened.enter_context(species)
+            check_species_parity(config.species.model, species.spec)
         parts = _join(config, features, gate, species, journal)
         opened.pop_all()
         return parts
@@ -192,15 +195,7 @@ def _opener(config: Config, inputs: list[InputSpec], journal: PoisonJournal | No
 
 
 def _open_features(config: Config, plan: Path | None) -> Engine:
-    if plan is not None:  # made from the pinned file
-        engine = open_engine(plan, config.features.device)
-    else:
-        engine = open_engine(
-            config.features.model,
-            config.features.device,
-            sha256=config.features.sha256,
-            manifest_sha256=config.features.manifest_sha256,
-        )
+    engine = _open(config.features, config.features.device, plan)
     if engine.spec.task != "features":
         raise ModelError(
             f"{config.features.model}: task is {engine.spec.task!r}; features.model needs a model with task 'features'"
@@ -208,15 +203,16 @@ def _open_features(config: Config, plan: Path | None) -> Engine:
     return engine
 
 
-def _open_species(config: Config) -> Engine | None:
+def _open(section: FeaturesConfig | SpeciesConfig, device: Device, plan: Path | None) -> Engine:
+    if plan is not None:  # made from the pinned file
+        return open_engine(plan, device)
+    return open_engine(section.model, device, sha256=section.sha256, manifest_sha256=section.manifest_sha256)
+
+
+def _open_species(config: Config, plan: Path | None) -> Engine | None:
     if config.species is None:
         return None
-    engine = open_engine(
-        config.species.model,
-        config.features.device,
-        sha256=config.species.sha256,
-        manifest_sha256=config.species.manifest_sha256,
-    )
+    engine = _open(config.species, config.features.device, plan)
     if engine.spec.task != "classifier":
         raise ModelError(
             f"{config.species.model}: task is {engine.spec.task!r}; species.model needs one with task 'classifier'"

@@ -9,7 +9,7 @@ from pathlib import Path
 from edge.config import Config
 from edge.errors import ConfigError
 from edge.parts import Parts, load_parts
-from edge.plan_build import planned
+from edge.plan_build import ROLES, planned
 from edge.plan_probe import PlanCrashError, plans_of, probe
 from edge.poison import PoisonJournal
 from engines import ModelError
@@ -50,14 +50,19 @@ def load_successor(current: Config, read: Callable[[], Config], journal: PoisonJ
 
 
 def _try_plans(config: Config) -> None:
-    wanted = planned(config)
-    if wanted is not None and wanted.plan is None:
-        sentence = f"features.build: this box has no plan yet of {wanted}; a restart builds it"
-        raise ConfigError(f"worker {config.worker}", [sentence])
+    wanted = {role: planned(config, role) for role in ROLES}
+    missing = [
+        f"{role}.build: this box has no plan yet of {one}; a restart builds it"
+        for role, one in wanted.items()
+        if one is not None and one.plan is None
+    ]
+    if missing:
+        raise ConfigError(f"worker {config.worker}", missing)
     for plan, is_named in plans_of(config):
         _try_plan(plan, is_named)
-    if wanted is not None and wanted.plan is not None:
-        probe(wanted.plan)
+    for one in wanted.values():
+        if one is not None and one.plan is not None:
+            probe(one.plan)
 
 
 def _try_plan(plan: Path, is_named: bool) -> None:
