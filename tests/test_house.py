@@ -48,7 +48,7 @@ PURE = ["edge/cascade.py", "edge/gate*.py", "edge/records.py", "edge/delivery.py
 IMPURE = ["paho", "time", "asyncio", "socket", "subprocess", *THREADS]
 # Files of the box's rooms that rewrite models on a workstation: commands import them when they are called.
 WORKBENCH = [
-    *(f"engines/onnx_{name}.py" for name in ("fold", "fuse", "graph", "layers", "quantize", "tap")),
+    *(f"engines/onnx_{name}.py" for name in ("equalize", "fold", "fuse", "graph", "layers", "quantize", "stem", "tap")),
     "engines/quantize.py",
     "engines/torch_export.py",
 ]

@@ -155,7 +155,7 @@ def test_species_engine_is_built_at_the_first_start_too(worker: WorkerProcess, t
     worker.config.write_text(yaml.safe_dump({**config, "species": SPECIES}))
     worker.start()
     assert wait_for(lambda: _while_building(worker, "species"), 60, "readiness that tells of the second build") == 503
-    worker.wait_ready()
+    worker.wait_ready(90)
     log = worker.log.read_text()
     assert "building a plan of species.onnx for Orin with TensorRT 10.3.0: fp16, batches of 1 to 8" in log
     assert [log.count(f"building the {role} engine: ") in range(5, 13) for role in ("features", "species")] == [
@@ -167,7 +167,7 @@ def test_species_engine_is_built_at_the_first_start_too(worker: WorkerProcess, t
     assert len(plans(tmp_path)) == 2
     assert worker.terminate() == 0
     worker.log.write_text("")
-    worker.start().wait_ready()
+    worker.start().wait_ready(90)
     log = worker.log.read_text()
     assert "building" not in log
     assert log.count("TensorRT 10.3.0 on Orin") == 2
