@@ -145,17 +145,22 @@ def _check_broker(config: Config) -> Iterator[Finding]:
     yield Finding("tcp", f"{where} answers")
     try:
         settings = link_settings(config, client_id=f"{config.client_id}-check-{os.getpid()}")
-        yield from _Probe(settings, Topics(mqtt.prefix, f"{config.worker}-check")).run()
+        topics = Topics(mqtt.prefix, f"{config.worker}-check")
+        yield from _Probe(settings, topics, Topics(mqtt.prefix, config.worker).status, config.client_id).run()
     except ParrotgateError as error:
         yield Finding("login", str(error), error.exit_code)
 
 
 class _Probe(QuietHandler):
-    """A ``LinkHandler`` that logs in, subscribes, sends a test frame to itself, and leaves."""
+    """A ``LinkHandler`` that logs in, subscribes, sends a test frame to itself, and leaves.
 
-    def __init__(self, settings: LinkSettings, topics: Topics) -> None:
-        self._topics = topics
-        self._link = Link(settings, self, (topics.frames, topics.canary))
+    ``status`` is where the worker proper, under ``client_id``, says whether it is there.
+    """
+
+    def __init__(self, settings: LinkSettings, topics: Topics, status: str, client_id: str) -> None:
+        self._topics, self._status, self._client_id = topics, status, client_id
+        self._link = Link(settings, self, (topics.frames, topics.canary, status))
+        self._told_status = b""
         self._deadline = time.monotonic() + BROKER_TIMEOUT_S
         self._up = False
         self._down: str | None = None
@@ -174,6 +179,12 @@ class _Probe(QuietHandler):
             yield Finding("login", self._down or "the broker did not answer in time", LinkError.exit_code)
             return
         yield Finding("login", "accepted")
+        if self._told_status == b"online":
+            sentence = (
+                f"{self._client_id} is connected now. Unless that is the worker on this box, give one of the two "
+                "another name (worker, mqtt.client_id): they would take the connection from each other for ever"
+            )
+            yield Finding("client id", sentence)
         yield from self._subscription()
 
     def _subscription(self) -> Iterator[Finding]:
@@ -203,7 +214,7 @@ class _Probe(QuietHandler):
         self._up = True
 
     def link_subscribed(self, refused: list[str]) -> None:
-        self._refused = refused
+        self._refused = refused = [sentence for sentence in refused if not sentence.startswith(f"{self._status}: ")]
         if refused:
             self._link.stop()
             return
@@ -215,7 +226,9 @@ class _Probe(QuietHandler):
         self._link.stop()
 
     def link_message(self, message: Message) -> None:
-        if message.topic == self._topics.canary:
+        if message.topic == self._status:
+            self._told_status = message.payload
+        elif message.topic == self._topics.canary:
             self._seen = True
             self._link.stop()
 

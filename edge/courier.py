@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from threading import Lock
-from typing import Literal, Protocol
+from typing import Protocol
 
 from edge.delivery import Delivery, Outgoing
 from edge.errors import FrameError, SpoolError
@@ -22,13 +22,13 @@ from edge.keeper import RETRY_S, Keeper
 from edge.link import Link
 from edge.link_handler import Message
 from edge.mailbox import MailboxFull
+from edge.readiness import CANARY_TIMEOUT_S, PASSING, Readiness
 from edge.records import RawFrame, Ticket
 from edge.roster import Roster
 from edge.wire import Topics, clean_captured_at, clean_frame_id, is_reserved, shorten
 
 log = logging.getLogger(__name__)
 
-CANARY_TIMEOUT_S = 5.0
 CANARY_RETRY_S = 30.0
 HELD_TURN_S = 0.01  # how soon a full mailbox is tried again
 TOPIC_OVERHEAD = 64  # bytes of a PUBLISH beside topic and payload, generously
@@ -76,11 +76,9 @@ class Courier:
         self._acks: deque[tuple[int, int]] = deque()
         self._held: deque[RawFrame] = deque()  # read but not yet taken by a full mailbox: one read's worth
         self._max_packet: int | None = None
-        self._warm = self._subscribed = self._proven = self._draining = False
-        self._canary: Literal["none", "sent", "refused", "lost"] = "none"
+        self._readiness, self._draining = Readiness(topics), False
         self._canary_at = 0.0
-        self._told, self._serial, self._read_again_at = "", 0, 0.0
-        self._obstacle: str | None = None  # why there is no subscription
+        self._told, self._serial, self._read_again_at = ("", ""), 0, 0.0
         self._link: Link | None = None
         self._roster = Roster(max_cameras)
         self._keeper = keeper or Keeper()
@@ -128,7 +126,7 @@ class Courier:
 
     def set_warm(self) -> None:
         """The engines have answered once; only the broker is missing for readiness."""
-        self._warm = True
+        self._readiness.warm = True
         self._tell_state()
 
     def drain(self) -> None:
@@ -152,7 +150,7 @@ class Courier:
             epoch = self._delivery.connect(window)
             self._acks.clear()
         self._max_packet = max_packet
-        self._subscribed, self._proven, self._canary, self._obstacle = False, False, "none", None
+        self._readiness.connect()
         if session_present:
             self._held = deque(frame for frame in self._held if frame.ticket.qos == 0)
         again = len(self._sink.purge(epoch)) if session_present else 0
@@ -162,11 +160,12 @@ class Courier:
 
     def link_subscribed(self, refused: list[str]) -> None:
         if refused:
-            self._obstacle = f"the broker refuses our subscription ({'; '.join(refused)}): check its access list"
-            log.error(self._obstacle)
+            obstacle = f"the broker refuses our subscription ({'; '.join(refused)}): check its access list"
+            self._readiness.obstacle = obstacle
+            log.error(obstacle)
             self._tell_state()
             return
-        self._subscribed = True
+        self._readiness.subscribed = True
         self.notice(self._topics.status, b"online", retain=True)
         self._send_canary()
         self._tell_state()
@@ -175,18 +174,18 @@ class Courier:
         with self._lock:
             self._delivery.disconnect()
             self._acks.clear()
-        self._subscribed, self._proven, self._obstacle = False, False, f"no connection to the broker: {reason}"
+        self._readiness.disconnect(reason)
         level = logging.INFO if self._draining else logging.WARNING
         log.log(level, "disconnected broker=%s reason=%s", self._url, shorten(reason, 300))
         self._health.disconnected(reason)
-        self._tell_state()
+        self._tell_state(is_logged=True)
 
     def link_message(self, message: Message) -> None:
         with self._lock:
             ticket = self._delivery.arrive(message.mid, message.qos)
         # Behind a backlog our own frame and the broker's answer come late; any frame proves as well that we may read.
-        if not self._proven:
-            self._proven = True
+        if not self._readiness.proven:
+            self._readiness.proven = True
             self._tell_state()
         if message.topic == self._topics.canary:
             self.settle(ticket)
@@ -204,6 +203,7 @@ class Courier:
             self._refused(outgoing, failure)
         elif outgoing.kind == "verdict":
             self._keeper.done(outgoing.key)
+            self._readiness.confirmed = True
             self._health.published()
 
     def link_wants_more(self) -> bool:
@@ -216,6 +216,7 @@ class Courier:
         self._send_acks()
         self._send_publications()
         self._watch_canary()
+        self._watch_rival()
         return HELD_TURN_S if self._held else None
 
     # -- inside ------------------------------------------------------------------------------------------------
@@ -335,9 +336,11 @@ class Courier:
         if outgoing.kind == "verdict":
             self._keeper.done(outgoing.key)
             self._health.publish_failed(failure)
+            self._readiness.refusal = failure
+            self._tell_state()
             self.dead_letter(outgoing.camera, f"verdict refused: {failure}", outgoing.tickets, outgoing.key)
         elif outgoing.topic == self._topics.canary:
-            self._canary = "refused"
+            self._readiness.canary = "refused"
             log.warning("the broker refuses our test frame (%s); readiness is not proven end to end", failure)
             self._tell_state()
 
@@ -348,46 +351,36 @@ class Courier:
     # -- readiness ---------------------------------------------------------------------------------------------
 
     def _send_canary(self) -> None:
-        self._canary, self._canary_at = "sent", self._clock()
+        self._readiness.canary, self._canary_at = "sent", self._clock()
         self.notice(self._topics.canary, b"canary")
 
     def _watch_canary(self) -> None:
-        if self._proven:
+        known = self._readiness
+        if known.proven:
             return
         waited = self._clock() - self._canary_at
-        if self._canary == "sent" and waited > CANARY_TIMEOUT_S:
-            self._canary = "lost"
+        if known.canary == "sent" and waited > CANARY_TIMEOUT_S:
+            known.canary = "lost"
             self._tell_state()
-        elif self._canary == "lost" and waited > CANARY_RETRY_S and self._subscribed:
+        elif known.canary == "lost" and waited > CANARY_RETRY_S and known.subscribed:
             self._send_canary()
-            self._canary = "lost"
+            known.canary = "lost"
 
-    def _tell_state(self) -> None:
+    def _watch_rival(self) -> None:
+        rival = None if self._link is None else self._link.rival
+        if rival != self._readiness.rival:
+            self._readiness.rival = rival
+            self._tell_state()
+
+    def _tell_state(self, *, is_logged: bool = False) -> None:
+        """Tell what changed: another name always, another reason unless it passes by itself or ``is_logged``."""
         if self._draining:
             return
-        name, reason = self._state()
+        name, reason = state = self._readiness.state()
         self._health.set_state(name, reason)
-        if name != self._told:
-            self._told = name
+        if name != self._told[0] or not (is_logged or state == self._told or reason in PASSING):
             log.info("%s: %s", name, shorten(reason, 300))
-
-    def _state(self) -> tuple[Literal["starting", "ready", "not-ready"], str]:
-        if not self._warm:
-            return "starting", "engines are being loaded"
-        if self._obstacle is not None:
-            return "not-ready", self._obstacle
-        if self._canary == "refused":
-            return "ready", f"judging; the broker refuses our test frame to {self._topics.canary}"
-        if self._proven:
-            return "ready", "judging"
-        if not self._subscribed:
-            return "not-ready", "not subscribed at the broker yet"
-        if self._canary == "lost":
-            return "not-ready", (
-                f"the broker accepted our test frame but did not deliver it within {CANARY_TIMEOUT_S:g} s: "
-                f"does its access list let us read {self._topics.frames}?"
-            )
-        return "not-ready", "waiting for our own test frame"
+        self._told = state
 
 
 def _properties(message: Message) -> tuple[str | None, float | None]:

@@ -30,8 +30,10 @@ from paho.mqtt.properties import Properties, VariableByteIntegers
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from edge import tls
 from edge.errors import LinkError, LinkRefused
 from edge.link_handler import LinkHandler, LinkSettings, Message, Will
+from edge.rivals import Rivals
 
 CONNACK_TIMEOUT_S = 10.0
 TCP_TIMEOUT_S = 5.0
@@ -39,7 +41,8 @@ TURN_S = 0.5  # longest sleep of the loop: how soon a stop, a silent CONNACK or 
 FIRST_DELAY_S, MAX_DELAY_S = 1.0, 10.0  # a herd spreads over ten seconds, and nobody stays away longer
 DEFAULT_WINDOW = 10  # publications in flight; the smallest server Receive Maximum seen in the field
 MAX_PROPERTIES_BYTES = 65_536  # of one message; paho reads them in quadratic time
-_PLAIN = "is it a port without TLS (mqtt://)?"
+_MEND = dict.fromkeys((5, 0x86, 0x87), "mend mqtt.username and mqtt.password_file, or the broker's list of users")
+_TAKEN_OVER, _NO_REASON = 0x8E, 0x80
 _REFUSED = {4, 5, 0x84, 0x85, 0x86, 0x87, 0x8C}  # bad version, id, credentials, rights, authentication method
 
 
@@ -77,6 +80,7 @@ class Link:
         self._up_at: float | None = None
         self._attempt = 0
         self._refusal: str | None = None
+        self._rivals = Rivals(settings.client_id)
         self._subscribing: dict[int, tuple[str, ...]] = {}
         self._sleep_s = TURN_S
         self._waker, self._wakes = socket.socketpair()
@@ -137,15 +141,17 @@ class Link:
             options = {"clean_start": settings.clean_start, "properties": self._connect_properties()}
         try:
             self._client.connect(settings.host, settings.port, settings.keepalive_s, **options)
-        except ssl.SSLCertVerificationError as exc:
-            raise LinkRefused(f"TLS: the certificate of {self._where} does not verify: {exc.verify_message}") from exc
         except ssl.SSLError as exc:
-            raise LinkError(f"TLS with {self._where} failed: {exc.reason or exc}; {_PLAIN}") from exc
+            raise tls.fault(settings, exc) from exc
         except socket.gaierror as exc:
             raise LinkError(f"the name {settings.host} does not resolve: {exc.strerror}") from exc
         except (OSError, ValueError) as exc:
             hung_up = settings.tls and isinstance(exc, ConnectionResetError)
-            why = f"hangs up at the TLS handshake; {_PLAIN}" if hung_up else f"does not answer: {exc}"
+            why = (
+                "hangs up at the TLS handshake; is it a port without TLS (mqtt://)?"
+                if hung_up
+                else f"does not answer: {exc}"
+            )
             raise LinkError(f"{self._where} {why}") from exc
 
     def publish(
@@ -162,6 +168,11 @@ class Link:
     def acknowledge(self, mid: int) -> None:
         """Send the PUBACK of a QoS 1 message; only in the connection that delivered it."""
         self._client.ack(mid, 1)
+
+    @property
+    def rival(self) -> str | None:
+        """A sentence while another client seems to use our client id."""
+        return self._rivals.suspicion(time.monotonic())
 
     @property
     def _where(self) -> str:
@@ -182,7 +193,7 @@ class Link:
         if settings.username is not None:
             client.username_pw_set(settings.username, settings.password)
         if settings.tls:
-            self._set_tls(client)
+            client.tls_set_context(tls.context(settings))
         if will is not None:
             client.will_set(will.topic, will.payload, qos=1, retain=True)
         client.on_connect = self._on_connect
@@ -191,18 +202,6 @@ class Link:
         client.on_publish = self._on_publish
         client.on_subscribe = self._on_subscribe
         return client
-
-    def _set_tls(self, client: mqtt.Client) -> None:
-        settings = self.settings
-        try:
-            context = ssl.create_default_context(cafile=settings.ca_file)
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-            if settings.cert_file is not None:
-                context.load_cert_chain(settings.cert_file, settings.key_file)
-        except (OSError, ssl.SSLError) as exc:
-            files = ", ".join(f for f in (settings.ca_file, settings.cert_file, settings.key_file) if f)
-            raise LinkRefused(f"TLS: {files} cannot be loaded: {exc}; expected PEM files that belong together") from exc
-        client.tls_set_context(context)
 
     def _connect_properties(self) -> Properties:
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
@@ -213,13 +212,10 @@ class Link:
         return properties
 
     def _serve(self) -> None:
-        began = time.monotonic()
+        began, sock = time.monotonic(), self._client.socket()
         with selectors.DefaultSelector() as selector:
-            sock = self._client.socket()
-            if sock is None:
-                return
             selector.register(self._wakes, selectors.EVENT_READ)
-            while self._client.socket() is sock and not self._stopping:
+            while sock is not None and self._client.socket() is sock and not self._stopping:
                 self._turn(selector, sock)
                 if not self.connected and time.monotonic() - began > CONNACK_TIMEOUT_S:
                     self._client.disconnect()
@@ -227,8 +223,14 @@ class Link:
         if self._refusal is not None:
             raise LinkRefused(self._refusal)
         if not self._answered and not self._stopping:
-            wants = "a client certificate (cert_file, key_file)" if self.settings.tls else "TLS (mqtts://)"
-            raise LinkError(f"{self._where} closed the connection before it answered: does it want {wants}?")
+            raise self._unanswered()
+
+    def _unanswered(self) -> LinkError:
+        told = tls.ask_why(self.settings) if self.settings.tls else None
+        if told is not None:
+            return told
+        hint = "does its log say why?" if self.settings.tls else "does it want TLS (mqtts://)?"
+        return LinkError(f"{self._where} closed the connection before it answered: {hint}")
 
     def _turn(self, selector: selectors.BaseSelector, sock: Any) -> None:
         reading = self._handler.link_wants_more()
@@ -289,7 +291,9 @@ class Link:
     def _note_refusal(self, reason: ReasonCode) -> None:
         sentence = f"{self._where} refuses the connection: {reason}"
         if reason.value in _REFUSED:
-            self._refusal = f"{sentence} (client id {self.settings.client_id}, user {self.settings.username or 'none'})"
+            who = f"client id {self.settings.client_id}, user {self.settings.username or 'none'}"
+            mend = f": {_MEND[reason.value]}" if reason.value in _MEND else ""
+            self._refusal = f"{sentence} ({who}){mend}"
         else:
             self._handler.link_down(sentence)
 
@@ -303,8 +307,14 @@ class Link:
         if not self.connected:
             return
         self.connected = False
-        by = "the broker closed the connection" if flags.is_disconnect_packet_from_server else "the connection ended"
-        self._handler.link_down(f"{by}: {reason}")
+        told = flags.is_disconnect_packet_from_server
+        if reason.value == _TAKEN_OVER:
+            self._rivals.taken_over(time.monotonic())
+        elif reason.value == _NO_REASON and not told:
+            self._rivals.ended(time.monotonic())
+        by = "the broker closed the connection" if told else "the connection ended"
+        rival = self.rival
+        self._handler.link_down(f"{by}: {reason}" + (f"; {rival}" if rival is not None else ""))
 
     def _on_message(self, _c: mqtt.Client, _u: Any, message: mqtt.MQTTMessage) -> None:
         try:

@@ -31,6 +31,11 @@ class Topics:
         return f"{self.prefix}/+/frame"
 
     @property
+    def verdicts(self) -> str:
+        """The filter that all verdicts match."""
+        return f"{self.prefix}/+/verdict"
+
+    @property
     def canary(self) -> str:
         """Where this worker's own test frame goes; never shared, never judged."""
         return f"{self.prefix}/_canary-{self.worker}/frame"

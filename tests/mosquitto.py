@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 START_S = 10.0
@@ -25,17 +25,18 @@ def free_port() -> int:
 
 
 class Broker:
-    """One mosquitto process. ``lines`` are added to its configuration after the listener's own.
+    """One mosquitto process. ``lines`` follow the listener's own; ``environment`` is added to ours.
 
     Persistence is on and saved after each change; ``kill`` can still lose what was acknowledged milliseconds before.
     """
 
     version = 5
 
-    def __init__(self, folder: Path, lines: Iterable[str] = ()) -> None:
+    def __init__(self, folder: Path, lines: Iterable[str] = (), environment: Mapping[str, str] | None = None) -> None:
         self.folder = folder
         self.port = free_port()
         self.lines = list(lines)
+        self.environment = {**os.environ, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -63,7 +64,11 @@ class Broker:
         config.write_text("\n".join(self._configuration()) + "\n")
         with (self.folder / "mosquitto.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [MOSQUITTO, "-c", str(config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [MOSQUITTO, "-c", str(config)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environment,
             )
         deadline = time.monotonic() + START_S
         while not self._accepts():

@@ -21,6 +21,8 @@ TOPICS = Topics("cameras", "box")
 class Recording:
     """Stands where the link stands: keeps what is published and acknowledged."""
 
+    rival = None
+
     def __init__(self) -> None:
         self.published: list[tuple[str, bytes]] = []
         self.acknowledged: list[int] = []

@@ -24,6 +24,8 @@ NEW_CAMERA = 50_000  # bytes that a new camera may add, frames aside
 class Answering:
     """A link whose broker confirms everything at once."""
 
+    rival = None
+
     def __init__(self) -> None:
         self.acknowledged, self.handler, self._mid = 0, cast(Any, None), 0
         self._open: list[int] = []
