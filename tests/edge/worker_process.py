@@ -170,12 +170,13 @@ class Camera:
         fps: float,
         prefix: str = "cameras",
         pictures: list[bytes] | None = None,
+        publisher: type[Publisher] = Publisher,
     ) -> None:
         self.name = name
         self.accepted: list[str] = []
         self._pictures = pictures or small_pictures()
         self._stop = threading.Event()
-        self._publisher = Publisher(settings, f"{prefix}/{name}/frame", self._frames(), fps)
+        self._publisher = publisher(settings, f"{prefix}/{name}/frame", self._frames(), fps)
         self._thread = threading.Thread(target=self._publisher.run, daemon=True)
 
     def __enter__(self) -> Camera:

@@ -25,7 +25,10 @@ QUICK = ("persistence false", "max_queued_messages 200000", "max_queued_bytes 0"
 
 
 class Zygote:
-    """The process that forks workers."""
+    """The process that forks workers; ``environment`` is added to its own and to theirs."""
+
+    def __init__(self, environment: dict[str, str] | None = None) -> None:
+        self._environment = environment or {}
 
     def __enter__(self) -> Zygote:
         self._process = subprocess.Popen(
@@ -34,7 +37,7 @@ class Zygote:
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), **self._environment},
         )
         return self
 
@@ -54,20 +57,22 @@ class Zygote:
 class Forked:
     """One worker that may be started again and again; its log grows beside its configuration."""
 
-    def __init__(self, zygote: Zygote, folder: Path, config: dict[str, Any], service_s: float = 0.0) -> None:
+    def __init__(
+        self, zygote: Zygote, folder: Path, config: dict[str, Any], service_s: float = 0.0, **always: Any
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._zygote = zygote
         self._config = folder / f"{config['worker']}.yaml"
         self._config.write_text(yaml.safe_dump(config))
         self._log = Path(f"{self._config}.log")
-        self._service_s = service_s
+        self._order = {"config": str(self._config), "service_s": service_s, **always}
         self._pid: int | None = None
         self._read_from = 0
 
     def start(self, **faults: Any) -> None:
         """Start it; ``kill_at`` or ``hang_at`` with ``nth``, or ``raise_in``, as ``tests.soak.zygote`` says."""
         self._read_from = self._log.stat().st_size if self._log.exists() else 0
-        self._pid = self._zygote.ask({"config": str(self._config), "service_s": self._service_s, **faults})
+        self._pid = self._zygote.ask({**self._order, **faults})
 
     def log(self) -> str:
         """What it has written since its last start."""

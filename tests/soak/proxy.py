@@ -1,14 +1,17 @@
-"""A TCP proxy between client and broker: swallows everything, goes slowly, counts what is in flight on the wire."""
+"""A TCP proxy between client and broker: swallows everything, goes slowly, cuts, counts and tells what passes."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 PUBLISH, PUBACK = 3, 4
+Tap = Callable[[int, bool, int, int, bytes], None]  # connection, from the client, kind, flags, body
 
 
 @dataclass
@@ -48,12 +51,19 @@ class _Packets:
 
 
 class Proxy:
-    """Passes on from ``port`` to ``target``. ``swallow``: nothing passes and nobody is told. ``rate``: bytes/s."""
+    """Passes on from ``port`` to ``target``.
 
-    def __init__(self, target: int, rate: float | None = None) -> None:
+    ``swallow``: nothing passes and nobody is told. ``rate``: bytes/s. ``limit``: so many bytes more, then the
+    connection is cut. ``tap`` is told of each packet just before it is passed on.
+    """
+
+    def __init__(self, target: int, rate: float | None = None, tap: Tap | None = None) -> None:
         self.wire = Wire()
         self.swallow = False
-        self._target, self._rate = target, rate
+        self.rate = rate
+        self.limit: int | None = None
+        self._target, self._tap = target, tap
+        self._now: list[socket.socket] = []
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._server.getsockname()[1])
         self._ends: list[socket.socket] = [self._server]
@@ -79,29 +89,55 @@ class Proxy:
         while True:
             try:
                 client, _ = self._server.accept()
-                broker = socket.create_connection(("127.0.0.1", self._target), 5)
             except OSError:
                 return
+            try:
+                broker = socket.create_connection(("127.0.0.1", self._target), 5)
+            except OSError:
+                client.close()
+                continue
             self._ends += [client, broker]
+            self._now = [client, broker]
             self.wire.connections += 1
-            in_flight: set[int] = set()
-            self._spawn(self._pump, client, broker, in_flight, True)
-            self._spawn(self._pump, broker, client, in_flight, False)
+            number, in_flight = self.wire.connections, set[int]()
+            self._spawn(self._pump, client, broker, number, in_flight, True)
+            self._spawn(self._pump, broker, client, number, in_flight, False)
 
-    def _pump(self, source: socket.socket, sink: socket.socket, in_flight: set[int], outward: bool) -> None:
+    def reset(self) -> None:
+        """Both ends of the latest connection get an RST."""
+        for end in self._now:
+            with contextlib.suppress(OSError):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        _hang_up(*self._now)
+        for end in self._now:
+            end.close()
+
+    def _pump(
+        self, source: socket.socket, sink: socket.socket, number: int, in_flight: set[int], outward: bool
+    ) -> None:
         packets = _Packets()
         with contextlib.suppress(OSError):
-            while chunk := source.recv(65536 if self._rate is None else max(1, int(self._rate / 20))):
+            while chunk := source.recv(65536 if self.rate is None else max(1, int(self.rate / 20))):
                 while self.swallow:
                     time.sleep(0.02)
+                if self._is_spent(len(chunk)):
+                    break
                 for kind, flags, body in packets.feed(chunk):
-                    self._count(kind, flags, body, in_flight, outward)
-                if self._rate is not None:
-                    time.sleep(len(chunk) / self._rate)
+                    self._count(number, kind, flags, body, in_flight, outward)
+                if self.rate is not None:
+                    time.sleep(len(chunk) / self.rate)
                 sink.sendall(chunk)
         _hang_up(source, sink)
 
-    def _count(self, kind: int, flags: int, body: bytes, in_flight: set[int], outward: bool) -> None:
+    def _is_spent(self, size: int) -> bool:
+        if self.limit is None:
+            return False
+        self.limit = None if self.limit < size else self.limit - size
+        return self.limit is None
+
+    def _count(self, number: int, kind: int, flags: int, body: bytes, in_flight: set[int], outward: bool) -> None:
+        if self._tap is not None:
+            self._tap(number, outward, kind, flags, body)
         if outward and kind == PUBLISH and flags & 6:
             at = 2 + int.from_bytes(body[:2], "big")
             in_flight.add(int.from_bytes(body[at : at + 2], "big"))

@@ -50,7 +50,16 @@ ROWS = [
         control="broker_kills:kill_broker_control",
         note="Mosquitto 2.0.11 confirms before it saves, so a kill between the two loses what it confirmed then",
     ),
-    Row(3, "mixed chaos", "500 seeded events in 30 minutes, 0 violations", 500, "events"),
+    Row(
+        3,
+        "mixed chaos",
+        "500 seeded events in 30 minutes, 0 violations",
+        500,
+        "events",
+        run="chaos:chaos",
+        control="chaos:chaos_control",
+        note="A frame or verdict confirmed within 250 ms of a broker's kill counts as that broker's loss (row 2)",
+    ),
     Row(
         4,
         "delivery model",

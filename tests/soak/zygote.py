@@ -25,6 +25,7 @@ import edge.worker
 from edge.config_file import load_config
 from edge.courier import Courier
 from edge.decode import Decoder
+from edge.delivery import Outgoing
 from edge.link import Link
 from edge.logs import set_up_logging
 from edge.parts import Parts
@@ -183,6 +184,18 @@ def plant_leak(nbytes: int) -> None:
     FakeCascade.judge = judge  # type: ignore[method-assign]
 
 
+def plant_early_acks() -> None:
+    """Acknowledge each frame when its verdict is handed over, not when the broker has it."""
+    real = Courier.deliver
+
+    def deliver(self: Courier, outgoing: Outgoing) -> None:
+        for ticket in outgoing.tickets:
+            self.settle(ticket)
+        real(self, outgoing)
+
+    Courier.deliver = deliver  # type: ignore[method-assign]
+
+
 def be_worker(order: dict[str, Any]) -> int:
     """Run the worker of ``order`` to its end; returns its exit code."""
     log = os.open(order["config"] + ".log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -198,7 +211,10 @@ def be_worker(order: dict[str, Any]) -> int:
     if order.get("leak_bytes"):
         plant_leak(order["leak_bytes"])
     os.environ.update(order.get("environment", {}))
-    edge.worker.load_parts = fake_parts(order["service_s"])
+    if order.get("early_acks"):
+        plant_early_acks()
+    if not order.get("real_engines"):
+        edge.worker.load_parts = fake_parts(order["service_s"])
     try:
         edge.worker.Worker(load_config(Path(order["config"]))).run()
     except ParrotgateError as error:
