@@ -217,7 +217,7 @@ class Link:
             selector.register(self._wakes, selectors.EVENT_READ)
             while sock is not None and self._client.socket() is sock and not self._stopping:
                 self._turn(selector, sock)
-                if not self.connected and time.monotonic() - began > CONNACK_TIMEOUT_S:
+                if not self._answered and time.monotonic() - began > CONNACK_TIMEOUT_S:
                     self._client.disconnect()
                     raise LinkError(f"{self._where} accepted the connection but sent no CONNACK: is it an MQTT broker?")
         if self._refusal is not None:

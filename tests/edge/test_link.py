@@ -112,6 +112,22 @@ def test_user_properties_travel_with_mqtt_5(mosquitto: Broker, topic: str) -> No
     assert reader.messages[0].properties == {"frame_id": "7", "captured_at": "1.5"}
 
 
+def test_connection_that_ends_after_it_was_long_up_is_not_called_a_broker_without_connack(
+    mosquitto: Broker, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_for(mosquitto)
+    with running(settings, topic) as reader:
+        monkeypatch.setattr("edge.link.CONNACK_TIMEOUT_S", 0.0)
+        with socket.create_connection(("127.0.0.1", mosquitto.port)) as thief:
+            name = settings.client_id.encode()
+            body = b"\0\4MQTT\4\2\0\x3c" + len(name).to_bytes(2, "big") + name
+            thief.sendall(bytes([0x10, len(body)]) + body)
+            wait_for(lambda: any("down" in event for event in reader.events), 10, "the loss of the connection")
+            monkeypatch.undo()
+            time.sleep(0.05)
+    assert not [event for event in reader.events if "CONNACK" in event]
+
+
 def test_unacknowledged_messages_come_again_in_the_next_connection(mosquitto: Broker, topic: str) -> None:
     broker = mosquitto  # the embedded broker does not deliver again
     kept = replace(settings_for(broker), clean_start=False)
