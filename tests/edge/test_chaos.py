@@ -30,8 +30,9 @@ class Wire:
     def frame(self, connection: int, mid: int, key: Key = FRAME) -> None:
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         properties.UserProperty = [("frame_id", str(key[1]))]
+        packed = properties.pack()  # type: ignore[no-untyped-call]
         topic = f"cameras/{key[0]}/frame".encode()
-        body = len(topic).to_bytes(2, "big") + topic + mid.to_bytes(2, "big") + properties.pack() + b"jpeg"
+        body = len(topic).to_bytes(2, "big") + topic + mid.to_bytes(2, "big") + packed + b"jpeg"
         self.history.tap(connection, False, PUBLISH, 2, body)
 
     def verdict(self, connection: int, mid: int, key: Key = FRAME) -> None:

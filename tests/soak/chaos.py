@@ -18,9 +18,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edge.demo.simulator import Simulator
 from edge.publish import Publisher
 from edge.sources import Picture
-from tests.edge.worker_process import Camera, Verdicts, client, demo_config, small_pictures
+from tests.edge.worker_process import Camera, Verdicts, client, demo_config
 from tests.soak.clock import build
 from tests.soak.fleet import Forked, Yard, Zygote, must_fail
 from tests.soak.history import History, Key
@@ -28,12 +29,13 @@ from tests.soak.ledger import Effort, Outcome
 from tests.soak.oracle import Oracle, lasting
 from tests.soak.proxy import Proxy
 
-FPS = 10.0  # of each of two cameras
+FPS = 5.0  # of each of two cameras
 MOMENT_S = 0.25
+BEHIND, CATCH_UP_S = 100, 20.0  # a broker that saves all it holds for each change is slow with many frames waiting
 PAUSE_S = (0.2, 3.0)
 MAILBOX, WINDOW = 64, 10
 MOST_MIB = 400.0
-SETTLE_S = 60.0
+SETTLE_S, QUIET_S = 120.0, 20.0
 BROKEN = b"\xff\xd8 not a picture"
 
 
@@ -84,7 +86,8 @@ class Chaos(Yard):
         self.callback(self.box.kill)
         self.box.start()
         self.box.wait_connected()
-        pictures = [*small_pictures(), BROKEN]
+        drawn = Simulator("feeder", 3, 96, 72)
+        pictures = [*(drawn.next().jpeg for _ in range(24)), BROKEN]
         for name in "ab":
             settings = client(self.broker, f"cam-{name}")
             self.cameras.append(
@@ -143,12 +146,22 @@ class Chaos(Yard):
     # -- the course of it --------------------------------------------------------------------------------------
 
     def event(self) -> None:
-        """One of them, a pause, and a look at the worker."""
+        """One of them, a pause, and a look at the worker, which first may catch up."""
+        self._catch_up()
         chosen = self.rng.choice(EVENTS)
         chosen(self)
         self.outcome.add(chosen.__name__.replace("_", " "))
         time.sleep(self.rng.uniform(*PAUSE_S))
         self._look()
+
+    def _catch_up(self) -> None:
+        deadline = time.monotonic() + CATCH_UP_S
+        while self._behind() > BEHIND and time.monotonic() < deadline:
+            time.sleep(0.2)
+            self._look()
+
+    def _behind(self) -> int:
+        return sum(camera.confirmed for camera in self.cameras) - len(self.verdicts.by_frame)
 
     def _signal(self, number: int) -> None:
         if self.box.is_running():
@@ -171,10 +184,16 @@ class Chaos(Yard):
         for camera in self.cameras:
             camera.finish()
         account = Account(self.cameras, self.verdicts, self.history, self.kills)
-        deadline = time.monotonic() + SETTLE_S
-        while account.missing() and time.monotonic() < deadline:
+        self.broker.stop()
+        self.broker.lines = ["autosave_interval 1800", "autosave_on_changes false"]  # nothing more goes wrong
+        self.broker.start()
+        began = changed = time.monotonic()
+        seen = 0
+        while account.missing() and time.monotonic() < min(began + SETTLE_S, changed + QUIET_S):
             time.sleep(0.5)
             self._look()
+            if len(self.verdicts.all) > seen:
+                seen, changed = len(self.verdicts.all), time.monotonic()
         account.settle(self.outcome, Oracle(self.config))
         self.outcome.see("verdicts in flight", self.proxy.wire.most)
         bounds = {"resident MiB": MOST_MIB, "frames waiting": MAILBOX + 2, "verdicts in flight": WINDOW}
