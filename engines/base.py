@@ -37,7 +37,10 @@ class Pending(Protocol):
     """A batch on its way through an engine."""
 
     def result(self) -> Float32:
-        """Wait for the batch: (n, d) float32, owned by the caller. Raises ``EngineRunError``."""
+        """Wait for the batch: (n, d) float32, owned by the caller. Raises ``EngineRunError``, for this batch alone.
+
+        ``DeviceLostError`` tells that no other batch will be answered either.
+        """
         ...
 
 
@@ -45,7 +48,9 @@ class Engine(Protocol):
     """Arrays in, arrays out. Owned by one thread at a time; a context manager that closes it.
 
     ``spec`` is the checked manifest; ``device`` is ``cpu`` or ``cuda``, whichever the engine truly runs on; ``why``
-    says in a few words what computes and why it was chosen.
+    says in a few words what computes and why it was chosen. ``in_flight`` is the number of batches that ``submit``
+    takes before it waits for an earlier one: 1 where it computes while it is asked, so that there nothing is gained by
+    having two.
     """
 
     @property
@@ -56,6 +61,9 @@ class Engine(Protocol):
 
     @property
     def why(self) -> str: ...
+
+    @property
+    def in_flight(self) -> int: ...
 
     def submit(self, batch: Batch) -> Pending:
         """Start on ``batch``, of shape (n, *spec.input.shape) with n >= 1 and dtype ``spec.input.dtype``.
@@ -92,6 +100,8 @@ class Done:
 
 class CheckedEngine(ABC):
     """What all backends share: the public verbs check, ``_start`` computes."""
+
+    in_flight = 1
 
     def __init__(self, spec: ModelSpec, device: str, why: str) -> None:
         self.spec = spec

@@ -51,6 +51,8 @@ class TensorRtEngine(CheckedEngine):
         EngineRunError: the GPU has no memory left.
     """
 
+    in_flight = LANES
+
     def __init__(
         self, model: bytes, spec: ModelSpec, device: str, threads: int | None, *, path: Path, graphs: bool = True
     ) -> None:

@@ -106,6 +106,16 @@ def test_result_belongs_to_the_caller(backend: Backend, tmp_path: Path) -> None:
         np.testing.assert_array_equal(engine.infer(batch), kept)
 
 
+def test_as_many_batches_as_it_says_are_in_flight_and_each_has_its_own_answer(backend: Backend, tmp_path: Path) -> None:
+    with open_engine(backend.save(tmp_path), backend.device) as engine:
+        assert engine.in_flight == (2 if backend.device == "cuda" else 1)
+        for turn in range(4):  # graphs are captured meanwhile
+            batches = [backend.batch(n) for n in range(1, engine.in_flight + 2 + turn % 2)]
+            pending = [engine.submit(batch) for batch in batches]
+            for batch, answer in list(zip(batches, pending, strict=True))[:: 1 - 2 * (turn // 2)]:
+                np.testing.assert_allclose(answer.result(), backend.expected(batch), rtol=1e-5, atol=backend.tolerance)
+
+
 def test_batch_is_left_as_it_was_and_may_be_scattered_in_memory(backend: Backend, tmp_path: Path) -> None:
     batch = backend.batch(6)
     kept = batch.copy()
