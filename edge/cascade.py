@@ -2,6 +2,9 @@
 
     features of the whole batch -> gate on the whole batch -> species for the positives
 
+``judge`` is three steps, between which the caller may begin another batch while the device computes this one: ``begin``
+gives the engine the inputs, ``collect`` waits for the features, ``finish`` decides.
+
 A NaN or an infinity after any stage makes an error verdict of the frames it touches, never a label: NaN compares
 false with every threshold and wins every argmax, so it would otherwise answer "no animal" or name a species.
 """
@@ -10,17 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edge.gate import Gate, GateScores
 from edge.gate_math import Float64
 from edge.records import Float32, Frame, Outcome, Species, Verdict
 from edge.verdict import verdict_id
 from edge.views import view_of
-from engines import Engine, prepare_input
+from engines import Engine, Pending, prepare_input
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,29 @@ class _Answer:
     p_value: float | None = None
     threshold: float | None = None
     score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """Frames whose features are being computed, one answer ``pending`` for each view; ``good`` are those with pixels.
+
+    ``at_s`` is monotonic. Only the cascade that began them can go on with them.
+    """
+
+    frames: list[Frame]
+    good: list[Frame]
+    pending: list[Pending]
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Frames with the ``features`` (n, d) float32 of the ``good`` ones, and the milliseconds that those took."""
+
+    frames: list[Frame]
+    good: list[Frame]
+    features: Float32 | None
+    took_ms: float
 
 
 class Cascade:
@@ -90,16 +114,55 @@ class Cascade:
         self._origins = tuple(engine.spec.origin for engine in engines.values())
         self._gate_name = f"sha256:{gate.sha256}"
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether the device computes one batch while the next is begun; else ``begin`` computes, and nothing waits."""
+        return self.features.in_flight > 1
+
     def judge(self, frames: Sequence[Frame]) -> list[Verdict]:
         """One verdict per frame, in the same order.
 
         Raises:
             EngineRunError: an engine failed; no frame of the batch has been judged.
         """
+        return self.finish(self.collect(self.begin(frames)))
+
+    def begin(self, frames: Sequence[Frame]) -> Begun:
+        """Give the feature engine the frames' inputs. Raises EngineRunError, for these frames alone.
+
+        All views of the gate are in flight before the first answer is waited for.
+        """
         good = [frame for frame in frames if frame.error is None]
-        judged = {id(frame): verdict for frame, verdict in zip(good, self._judge_good(good), strict=True)}
+        began = self._clock()
+        pending: list[Pending] = []
+        if good:
+            batch = np.stack([frame.features_input for frame in good if frame.features_input is not None])
+            spec = self.features.spec.input
+            pending = [self.features.submit(view_of(batch, view, spec)) for view in self.gate.views]
+        return Begun(list(frames), good, pending, began)
+
+    def collect(self, begun: Begun) -> Embedded:
+        """Wait for the features, averaged over the gate's views as ``edge.gate`` says.
+
+        Their time runs from ``begin``, and so holds what the device did before for another batch.
+
+        Raises:
+            EngineRunError: the engine failed on these frames.
+        """
+        features = self.gate.join_views([one.result() for one in begun.pending]) if begun.pending else None
+        return Embedded(begun.frames, begun.good, features, 1000 * (self._clock() - begun.at_s))
+
+    def finish(self, embedded: Embedded) -> list[Verdict]:
+        """One verdict per frame that was begun, in the same order.
+
+        Raises:
+            EngineRunError: the species engine failed; no frame of the batch has been judged.
+        """
+        verdicts = self._decide_all(embedded.good, embedded.features, embedded.took_ms)
+        judged = {id(frame): verdict for frame, verdict in zip(embedded.good, verdicts, strict=True)}
         return [
-            judged.get(id(frame)) or self.error(frame, frame.error or "the frame has no pixels") for frame in frames
+            judged.get(id(frame)) or self.error(frame, frame.error or "the frame has no pixels")
+            for frame in embedded.frames
         ]
 
     def error(self, frame: Frame, sentence: str) -> Verdict:
@@ -111,27 +174,15 @@ class Cascade:
         answer = _Answer(last.probability, last.p_value, last.threshold, last.score)
         return self._verdict(frame, last.verdict, {}, answer).replace(species=last.species, reused=True)
 
-    def _judge_good(self, frames: list[Frame]) -> list[Verdict]:
-        if not frames:
+    def _decide_all(self, frames: list[Frame], features: Float32 | None, took_ms: float) -> list[Verdict]:
+        if features is None:
             return []
         began = self._clock()
-        features = self.embed(np.stack([frame.features_input for frame in frames if frame.features_input is not None]))
-        embedded = self._clock()
         scores = self.gate.judge(features)
-        gated = self._clock()
-        stages = {"features": 1000 * (embedded - began), "gate": 1000 * (gated - embedded)}
+        stages = {"features": took_ms, "gate": 1000 * (self._clock() - began)}
         p_values = scores.p_value
         verdicts = [self._decide(frame, scores, p_values, row, stages) for row, frame in enumerate(frames)]
         return self._name_species(frames, verdicts)
-
-    def embed(self, batch: npt.NDArray[Any]) -> Float32:
-        """Features (n, d) float32 of a prepared batch, averaged over the gate's views.
-
-        All views are in flight before the first answer is waited for.
-        """
-        spec = self.features.spec.input
-        pending = [self.features.submit(view_of(batch, view, spec)) for view in self.gate.views]
-        return self.gate.join_views([one.result() for one in pending])
 
     def _decide(
         self, frame: Frame, scores: GateScores, p_values: Float64, row: int, stages: dict[str, float]

@@ -40,6 +40,7 @@ class Doctored:
         self._engine = engine
         self.spec = engine.spec
         self.device = engine.device
+        self.in_flight = engine.in_flight
         self.spoil: dict[tuple[int, int], float] = {}
         self.batches: list[int] = []
 
@@ -121,6 +122,21 @@ def test_judge_batch_keeps_order_and_asks_species_for_positives_only(kit: Kit) -
     assert all(
         len(v.species) == 3 and v.species[0].probability >= v.species[1].probability for v in verdicts if v.species
     )
+
+
+def test_batches_whose_steps_interleave_are_judged_as_each_is_alone(kit: Kit) -> None:
+    bad = kit.decoder(raw_frame(payload=b"not a picture"))
+    batches = [
+        [kit.frame("scarlet_macaw", 1), bad, kit.frame("duck", 2)], [bad], [],
+        [kit.frame("perch", 3), kit.frame("lorikeet", 4)],
+    ]  # fmt: skip
+    cascade = kit.cascade()
+    alone = [[(v.verdict, v.probability, v.species, v.error) for v in cascade.judge(batch)] for batch in batches]
+    begun = [cascade.begin(batch) for batch in batches]
+    embedded = [cascade.collect(one) for one in reversed(begun)][::-1]
+    together = [[(v.verdict, v.probability, v.species, v.error) for v in cascade.finish(one)] for one in embedded]
+    assert together == alone
+    assert [len(one) for one in together] == [3, 1, 0, 2]
 
 
 def test_judge_verdicts_keep_the_published_schema(kit: Kit) -> None:
