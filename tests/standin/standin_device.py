@@ -11,10 +11,13 @@ Environment variables set what it is, and when it fails:
     STANDIN_SM         compute capability as 8.7, the default
     STANDIN_SIZE       multiprocessors and memory in MiB as 16x62841, the default
     STANDIN_CUDA       CUDA version as 12.6, the default
-    STANDIN_TELL       1: say on stderr at exit how many blocks of memory were not given back
+    STANDIN_TELL       1: say on stderr at exit how many blocks of memory were not given back, and how many inferences
+                       were in flight at most
+    STANDIN_MS         milliseconds that an inference keeps the device busy, from the end of the one before; default 0
     STANDIN_SHARED     1: host and device share their memory (Tegra)
     STANDIN_FAIL       CODE@N: CUDA error CODE in the Nth inference of this process, counted from 1; for ever after if
-                       the code is one of those that only a new process mends; the time is told on stderr
+                       the code is one of those that only a new process mends; told on stderr with the time and the
+                       number of inferences that were given and not done
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,6 +40,7 @@ GPU = os.environ.get("STANDIN_GPU", "Orin")
 COMPUTE_CAPABILITY = tuple(int(part) for part in os.environ.get("STANDIN_SM", "8.7").split("."))
 MULTIPROCESSORS, MEMORY_MIB = (int(part) for part in os.environ.get("STANDIN_SIZE", "16x62841").split("x"))
 CUDA = tuple(int(part) for part in os.environ.get("STANDIN_CUDA", "12.6").split("."))
+INFERENCE_S = float(os.environ.get("STANDIN_MS", "0")) / 1000
 SHARED = os.environ.get("STANDIN_SHARED") == "1"
 
 # cudaGetErrorString of the CUDA runtime 12.9
@@ -102,7 +107,7 @@ class Work:
 @dataclass(eq=False)
 class StreamState:
     handle: int
-    waiting: list[Work] = field(default_factory=list)
+    waiting: list[tuple[Work, float]] = field(default_factory=list)  # with the monotonic time at which it is done
     captured: list[Work] | None = None
     broken: bool = False
     done: int = 0  # how much work was done since the beginning
@@ -121,6 +126,11 @@ class Device:
         self.addresses = itertools.count(1)
         self.retained = 0
         self.inferences = 0
+        self.given = 0
+        self.most_in_flight = 0
+        self.busy_until = 0.0
+        # Inferences as they were "given" and seen "done", each counted from 1.
+        self.timeline: deque[tuple[str, int]] = deque(maxlen=10_000)
         self.launches = 0
         self.captures = 0
         self.lost: int | None = None
@@ -171,7 +181,7 @@ class Device:
 
     def at(self, address: int, nbytes: int) -> Any:
         """The bytes at ``address``; touching what is not allocated loses the device."""
-        for block in self.blocks.values():
+        for block in list(self.blocks.values()):  # another thread may allocate meanwhile
             if block.address <= address and address + nbytes <= block.end:
                 if block.kind == "pinned":
                     break
@@ -181,7 +191,7 @@ class Device:
     def is_pinned(self, address: int, nbytes: int) -> bool:
         return any(
             block.kind != "device" and block.address <= address and address + nbytes <= block.end
-            for block in self.blocks.values()
+            for block in list(self.blocks.values())
         )
 
     def lose(self, call: str, code: int) -> CudaError:
@@ -213,12 +223,22 @@ class Device:
         if work.scratch is not None and self._busy_elsewhere(state, work.scratch):
             raise AssertionError("two streams use the same scratch memory at once: one would overwrite the other's")
         work.ahead()
-        state.waiting.append(work)
+        state.waiting.append((work, self._done_at(work)))
         state.given += 1
 
+    def _done_at(self, work: Work) -> float:
+        """When the device will have done it; only inferences take time, one after the other."""
+        if work.scratch is None:
+            return 0.0
+        self.given += 1
+        self.most_in_flight = max(self.most_in_flight, self.given - self.inferences)
+        self.timeline.append(("given", self.given))
+        self.busy_until = max(time.monotonic(), self.busy_until) + INFERENCE_S
+        return self.busy_until
+
     def _busy_elsewhere(self, state: StreamState, scratch: int) -> bool:
-        others = (other for other in self.streams.values() if other is not state)
-        return any(work.scratch == scratch for other in others for work in other.waiting)
+        others = [other for other in list(self.streams.values()) if other is not state]
+        return any(work.scratch == scratch for other in others for work, _ in other.waiting)
 
     def run(self, call: str, state: StreamState, until: int) -> None:
         self.enter(call)
@@ -226,23 +246,27 @@ class Device:
             state.broken = True
             raise CudaError(call, CAPTURING)
         while state.done < until:
-            work = state.waiting.pop(0)
+            work, done_at = state.waiting.pop(0)
+            time.sleep(max(0.0, done_at - time.monotonic()))
             state.done += 1
             if not work.still_valid():
                 raise AssertionError("the execution context was changed after this graph was captured from it")
             work.do()
 
     def _drain_all(self) -> None:
-        for state in self.streams.values():
+        for state in list(self.streams.values()):
             if state.captured is None:
                 self.run("implicit synchronisation", state, state.given)
 
     def count_inference(self) -> None:
         """One inference is done; the fault that was asked for happens here."""
         self.inferences += 1
+        self.timeline.append(("done", self.inferences))
         if self.failure is not None and self.inferences >= self.failure[1]:
             code, self.failure = self.failure[0], None
-            print(f"standin: CUDA error {code} at {time.monotonic()}", file=sys.stderr, flush=True)  # noqa: T201
+            flying = self.given - self.inferences + 1
+            told = f"standin: CUDA error {code} at {time.monotonic()}, {flying} in flight"
+            print(told, file=sys.stderr, flush=True)  # noqa: T201
             raise self.lose("kernel", code) if code in STICKY else CudaError("kernel", code)
 
     # -- graphs, as the driver's functions: each answers its CUresult
@@ -303,7 +327,8 @@ device = Device()
 
 
 def _tell() -> None:
-    print(f"standin: {device.allocated()} blocks left at exit", file=sys.stderr, flush=True)  # noqa: T201
+    told = f"standin: {device.allocated()} blocks left at exit, at most {device.most_in_flight} inferences in flight"
+    print(told, file=sys.stderr, flush=True)  # noqa: T201
 
 
 if os.environ.get("STANDIN_TELL") == "1":
