@@ -25,7 +25,8 @@ import numpy as np
 from edge.bench_life import measure_life
 from edge.config import Config
 from edge.mailbox import Mailbox
-from edge.parts import Parts, decode_workers, link_settings, load_parts
+from edge.parts import Parts, decode_ahead, decode_workers, fills_the_device, link_settings, load_parts
+from edge.pipeline import Flight, Pipeline
 from edge.pool import Intake, start_module
 from edge.records import RawFrame, Ticket
 from edge.worker import Worker
@@ -183,21 +184,27 @@ class _Bench:
         """Frames a second of decode, engine and gate with frames in memory, by the worker's own intake."""
         most = self._config.batch.max
         mailbox = Mailbox("every", 4 * most, 1 << 30)
-        intake = Intake(mailbox, parts.decoder, decode_workers(self._config), ahead=most)
+        intake = Intake(mailbox, parts.decoder, decode_workers(self._config), ahead=decode_ahead(self._config, parts))
         frames = self._frames_in_memory()
         intake.start()
         done, began = 0, 0.0
+
+        def finish(flight: Flight) -> None:
+            nonlocal done
+            done += len(flight.verdicts())
+
+        pipeline = Pipeline(
+            intake, lambda batch: Flight(batch, parts.cascade), finish, fill=fills_the_device(self._config)
+        )
         started = time.monotonic()
         while not began or time.monotonic() - began < self._slice_s:
             while intake.backlog()[0] < 3 * most:
                 intake.put(next(frames))
-            batch = intake.next_batch(most, 0.0, 1.0)
-            parts.cascade.judge(batch)
-            if began:
-                done += len(batch)
-            elif time.monotonic() - started > WARM_UP_S:
-                began = time.monotonic()
+            pipeline.turn(most, 0.0, 1.0)
+            if not began and time.monotonic() - started > WARM_UP_S:
+                done, began = 0, time.monotonic()
         fps = done / (time.monotonic() - began)
+        pipeline.settle()
         intake.close()
         return fps
 

@@ -180,6 +180,17 @@ def decode_workers(config: Config) -> int:
     return max(1, min(8, len(os.sched_getaffinity(0)) - 1))
 
 
+def fills_the_device(config: Config) -> bool:
+    """Whether a whole batch is put behind one that computes; where newer frames replace older ones it would age."""
+    return config.mailbox.policy == "every"
+
+
+def decode_ahead(config: Config, parts: Parts) -> int:
+    """Most frames that are decoded before the engine takes them: a batch, or two where one of them is put behind
+    another that computes, since the next is being decoded meanwhile."""
+    return config.batch.max * (2 if parts.cascade.overlaps and fills_the_device(config) else 1)
+
+
 def _opener(config: Config, inputs: list[InputSpec], journal: PoisonJournal | None) -> PictureOpener | IsolatedOpener:
     """What opens pictures, for the engines' ``inputs``, the feature engine's first."""
     opener = PictureOpener(

@@ -86,10 +86,17 @@ class Intake:
                 raise self._failure
             if wait_s > 0:
                 self._decoded.wait_for(lambda: self._done() >= most, wait_s)
-            count = min(most, self._done())
-            frames = [frame for _ in range(count) if (frame := self._slots.popleft().frame) is not None]
-            self._arrived.notify_all()
-            return frames
+            return self._leave(most)
+
+    def take(self, most: int, least: int) -> list[Frame]:
+        """Up to ``most`` decoded frames, in order, without waiting; empty while fewer than ``least`` are decoded.
+
+        What ended a decoder thread is left for ``next_batch`` to raise.
+        """
+        with self._lock:
+            if self._failure is not None or self._done() < least:
+                return []
+            return self._leave(most)
 
     def exchange(
         self, decode: Callable[[RawFrame], Frame], ahead: int, going: Callable[[], bool]
@@ -140,6 +147,12 @@ class Intake:
             frames = [slot.frame for slot in self._slots if slot.frame is not None]
             self._slots.clear()
             return frames
+
+    def _leave(self, most: int) -> list[Frame]:
+        count = min(most, self._done())
+        frames = [frame for _ in range(count) if (frame := self._slots.popleft().frame) is not None]
+        self._arrived.notify_all()
+        return frames
 
     def _head_is_done(self) -> bool:
         return bool(self._slots) and self._slots[0].frame is not None

@@ -2,7 +2,7 @@
 
 link thread      broker <-> courier; nothing slow happens there
 decoder threads  the intake's (edge.pool)
-engine thread    takes a batch, judges it, hands the verdicts to the courier; the caller's thread in ``run``
+engine thread    takes batches, judges them, hands the verdicts to the courier; the caller's thread in ``run``
 page thread      the status server
 watchdog thread  ends the process when the others hang (edge.watchdog); in ``run`` alone
 """
@@ -13,24 +13,23 @@ import logging
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from types import FrameType
 
-from edge.cascade import Cascade
 from edge.config import Config
 from edge.courier import Courier
-from edge.delivery import Outgoing
 from edge.health import Health
 from edge.health import Limits as HealthLimits
+from edge.judge import Judge
 from edge.keeper import Keeper
 from edge.link import Link
 from edge.link_handler import Will
 from edge.mailbox import Mailbox
-from edge.pace import Pace
 from edge.parts import (
     Parts,
+    decode_ahead,
     decode_workers,
+    fills_the_device,
     frame_filter,
     link_settings,
     load_parts,
@@ -38,17 +37,16 @@ from edge.parts import (
     patience,
     stale_filters,
 )
+from edge.pipeline import Pipeline
 from edge.plan_build import logged
 from edge.pool import Intake, spawn
-from edge.records import Frame, Outcome, Verdict
+from edge.records import Frame
 from edge.stats import encode_stats
 from edge.swap import Successor, load_successor
-from edge.unchanged import Unchanged
-from edge.verdict import encode
 from edge.watchdog import TURN_S, Watchdog, end_now, notify
 from edge.web import StatusServer, build_server, create_app
 from edge.wire import Topics
-from engines import DeviceLostError, EngineRunError, ParrotgateError
+from engines import ParrotgateError
 from engines.errors import EXIT_OK, BuildStoppedError
 
 log = logging.getLogger(__name__)
@@ -57,9 +55,6 @@ STATS_EVERY_S = 30.0
 IDLE_S = 0.25  # how long an idle engine thread sleeps before it looks at the clock
 DRAIN_S = 3.5  # how long a stop waits for the broker to confirm what was judged
 STOP_S = 4.0  # how long a stop takes at most, threads that hang in a call included: supervisors wait 5 s
-ENGINE_FAILURES = 3  # in a row, before the process gives up and asks to be restarted
-SNAPSHOT_EVERY_S = 1.0  # per camera
-LATENCIES_KEPT = 4096
 
 
 class Worker:
@@ -81,11 +76,6 @@ class Worker:
         self._stop = threading.Event()
         self._failure: BaseException | None = None
         self._threads: list[threading.Thread] = []
-        self._unchanged = Unchanged() if config.skip_unchanged else None
-        self._snapshots = Pace(SNAPSHOT_EVERY_S)
-        self._latencies: deque[float] = deque(maxlen=LATENCIES_KEPT)
-        self._failures = 0
-        self.inferences = 0
         self._serving = False
         self._watchdog = Watchdog(self.health.live, config.watchdog.stall_s, bites=config.watchdog.end)
         self._server: StatusServer | None = None
@@ -102,7 +92,12 @@ class Worker:
 
     def latencies_ms(self) -> list[float]:
         """Milliseconds from receipt to judgement of the latest frames."""
-        return list(self._latencies)
+        return list(self._judge.latencies)
+
+    @property
+    def inferences(self) -> int:
+        """Frames whose features were computed."""
+        return self._judge.inferences
 
     # -- life --------------------------------------------------------------------------------------------------
 
@@ -165,7 +160,7 @@ class Worker:
         config, box = self.config, self.config.mailbox
         settings = link_settings(config)
         mailbox = Mailbox(box.policy, box.max_frames, box.max_bytes)
-        self._intake = Intake(mailbox, parts.decoder, decode_workers(config), ahead=config.batch.max)
+        self._intake = Intake(mailbox, parts.decoder, decode_workers(config), ahead=decode_ahead(config, parts))
         keeper = Keeper(open_spool(config), self.health.spool_failed)
         self._courier = Courier(
             self._topics,
@@ -180,6 +175,9 @@ class Worker:
         will = Will(self._topics.status, b"offline")
         self._link = Link(settings, self._courier, subscriptions, will, stale=stale_filters(config))
         self._courier.attach(self._link)
+        self._judge = Judge(self._courier, self.health, self._topics)
+        self._judge.take_over(parts, config)
+        self._pipeline = Pipeline(self._intake, self._judge.begin, self._judge.finish, fill=fills_the_device(config))
 
     def _finish(self) -> None:
         began = time.monotonic()
@@ -206,8 +204,8 @@ class Worker:
     def _drain(self, deadline: float) -> None:
         self._courier.drain()
         frames = self._intake.close(timeout_s=1.0)
-        if frames:
-            self._judge(frames)
+        for batch in self._batches(frames):
+            self._judge.conclude(self._judge.begin(batch))
         self._courier.notice(self._topics.status, b"stopped", retain=True)
         while self._courier.pending() and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -255,25 +253,11 @@ class Worker:
             self._look_around()
             self._change_over()
             batch = self.config.batch
-            frames = self._intake.next_batch(batch.max, batch.wait_ms / 1000, IDLE_S)
-            if frames:
-                self._serve(frames)
+            self._pipeline.turn(batch.max, batch.wait_ms / 1000, IDLE_S)
             if time.monotonic() >= next_stats:
                 next_stats += STATS_EVERY_S
                 self._publish_stats()
-
-    def _serve(self, frames: list[Frame]) -> None:
-        """Judge a batch; its frames alone where the engine fails on it, unless it does so again and again."""
-        try:
-            self._judge(frames)
-            self._failures = 0
-        except DeviceLostError:
-            raise
-        except EngineRunError as error:
-            self._failures += 1
-            if self._failures >= ENGINE_FAILURES:
-                raise
-            self._judge_one_by_one(frames, error)
+        self._pipeline.settle()
 
     def _change_over(self) -> None:
         """Begin to load a successor when one is asked for; take it when it is there."""
@@ -299,100 +283,34 @@ class Worker:
             log.exception("reload failed, what runs stays")
 
     def _take_over(self, successor: Successor) -> None:
+        self._pipeline.settle()
         old = self._parts
-        ahead = successor.config.batch.max
+        ahead = decode_ahead(successor.config, successor.parts)
         frames = self._intake.exchange(successor.parts.decoder, ahead, lambda: not self._stop.is_set())
         if frames is None:
             successor.parts.close()
             return
-        if frames:
-            self._serve(frames)
+        for batch in self._batches(frames):
+            self._judge.finish(self._judge.begin(batch))
         self.config, self._parts = successor.config, successor.parts
-        self._unchanged = Unchanged() if self.config.skip_unchanged else None
+        self._judge.take_over(self._parts, self.config)
         self.health.set_models(self._parts.describe())
         self.health.reloaded(None)
         log.info("reloaded gate=%s", self._parts.gate.name)
         if old is not None:
             old.close()
 
+    def _batches(self, frames: list[Frame]) -> list[list[Frame]]:
+        most = self.config.batch.max
+        return [frames[first : first + most] for first in range(0, len(frames), most)]
+
     def _look_around(self) -> None:
         self.health.beat("engine")
         frames, held, oldest = self._intake.backlog()
-        self.health.waiting(frames, held, 0.0 if oldest is None else time.monotonic() - oldest)
-
-    def _judge(self, frames: list[Frame]) -> None:
-        sound = [frame for frame in frames if not frame.poison]
-        verdicts = self._verdicts(sound)
-        for frame in [frame for frame in frames if frame.poison]:
-            self._dead_letter(frame)
-        for frame, verdict in zip(sound, verdicts, strict=True):
-            self.inferences += "features" in verdict.latency_ms
-            self._latencies.append(verdict.latency_ms["total"])
-            self._publish(frame, verdict)
-
-    def _dead_letter(self, frame: Frame) -> None:
-        reason = frame.error or "the picture cannot be decoded"
-        key = self._cascade.error(frame, reason).id
-        self._courier.dead_letter(frame.raw.camera, reason, [frame.raw.ticket], key)
-
-    def _judge_one_by_one(self, frames: list[Frame], error: EngineRunError) -> None:
-        log.error("batch of %d failed, trying its frames alone: %s", len(frames), error)
-        for frame in frames:
-            self._judge_alone(frame)
-
-    def _judge_alone(self, frame: Frame) -> None:
-        try:
-            self._judge([frame])
-        except DeviceLostError:
-            raise
-        except EngineRunError as error:
-            self._publish(frame, self._cascade.error(frame, f"inference failed: {error}"))
-
-    def _verdicts(self, frames: list[Frame]) -> list[Verdict]:
-        if self._unchanged is None:
-            return self._cascade.judge(frames)
-        recalled = [self._unchanged.recall(frame) for frame in frames]
-        fresh = [frame for frame, old in zip(frames, recalled, strict=True) if old is None]
-        judged = iter(self._cascade.judge(fresh) if fresh else [])
-        verdicts = []
-        for frame, old in zip(frames, recalled, strict=True):
-            verdict = next(judged) if old is None else self._cascade.reuse(frame, old)
-            if old is None:
-                self._unchanged.remember(frame, verdict)
-            verdicts.append(verdict)
-        return verdicts
-
-    @property
-    def _cascade(self) -> Cascade:
-        if self._parts is None:
-            raise RuntimeError("the worker has not begun")
-        return self._parts.cascade
-
-    def _publish(self, frame: Frame, verdict: Verdict) -> None:
-        raw = frame.raw
-        self._courier.deliver(
-            Outgoing(
-                key=verdict.id,
-                kind="verdict",
-                topic=self._topics.of_camera(raw.camera, "verdict"),
-                payload=encode(verdict),
-                tickets=[raw.ticket],
-                camera=raw.camera,
-            )
-        )
-        if verdict.verdict is Outcome.POSITIVE:
-            self._publish_positive(frame, verdict)
-        shown = frame.image if frame.content_type is not None else None
-        self.health.verdict(verdict, shown, frame.content_type)
-
-    def _publish_positive(self, frame: Frame, verdict: Verdict) -> None:
-        camera = frame.raw.camera
-        if verdict.species and self.config.publish.species:
-            topic = self._topics.of_camera(camera, "species")
-            self._courier.notice(topic, verdict.species[0].label.encode(), retain=True)
-        wanted = self.config.publish.snapshot and frame.content_type == "image/jpeg"
-        if wanted and self._snapshots.is_due(camera, time.monotonic()):
-            self._courier.notice(self._topics.of_camera(camera, "snapshot"), frame.image, retain=True)
+        flying = [frame.raw for frame in self._pipeline.frames]
+        times = [raw.received_s for raw in flying] + ([] if oldest is None else [oldest])
+        age = time.monotonic() - min(times) if times else 0.0
+        self.health.waiting(frames + len(flying), held + sum(len(raw.payload) for raw in flying), age)
 
     def _publish_stats(self) -> None:
         self._courier.notice(self._topics.stats, encode_stats(self.health.snapshot()))

@@ -44,7 +44,7 @@ THREAD_FILES = ["edge/worker.py", "edge/pool.py"]
 SIGNAL_FILES = ["engines/build_command.py"]  # no KeyboardInterrupt may pass through TensorRT's own frames
 LOCKS = {"threading.Lock", "threading.RLock"}  # a lock starts nothing
 UNPICKLERS = ["pickle", "shelve", "dill", "cloudpickle", "joblib", "marshal"]
-PURE = ["edge/cascade.py", "edge/gate*.py", "edge/records.py", "edge/delivery.py"]
+PURE = ["edge/cascade.py", "edge/pipeline.py", "edge/gate*.py", "edge/records.py", "edge/delivery.py"]
 IMPURE = ["paho", "time", "asyncio", "socket", "subprocess", *THREADS]
 # Files of the box's rooms that rewrite models on a workstation: commands import them when they are called.
 WORKBENCH = [

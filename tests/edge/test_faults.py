@@ -17,8 +17,9 @@ def effort(folder: Path, count: int) -> Effort:
     return Effort(seed=1, count=count, deadline=time.monotonic() + 60, folder=folder)
 
 
-def test_kill_at_every_step_of_the_protocol_loses_no_accepted_frame(tmp_path: Path) -> None:
-    outcome = kills.kill_at_every_step(effort(tmp_path, 1))
+@pytest.mark.parametrize("engine", [{}, {"service_s": 0.012, "in_flight": 2}])
+def test_kill_at_every_step_of_the_protocol_loses_no_accepted_frame(tmp_path: Path, engine: dict[str, float]) -> None:
+    outcome = kills.kill_at_every_step(effort(tmp_path, 1), **engine)
     assert outcome.failures == []
     assert outcome.sums["kills"] == len(kills.MOMENTS)
     assert outcome.sums["frames"] > 0
@@ -43,9 +44,10 @@ def test_paho_alone_passes_the_brokers_receive_maximum(tmp_path: Path) -> None:
     assert "in flight" in partition.blackhole_control(effort(tmp_path, 1))
 
 
-def test_overload_every_frame_has_one_end_and_quiet_cameras_are_served(tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_flight", [1, 2])
+def test_overload_every_frame_has_one_end_and_quiet_cameras_are_served(tmp_path: Path, in_flight: int) -> None:
     outcome = Outcome()
-    overload.one_load(outcome, tmp_path, overload.plan(effort(tmp_path, 1), 4, 8, 4.0), "latest", 4.0)
+    overload.one_load(outcome, tmp_path, overload.plan(effort(tmp_path, 1), 4, 8, 4.0), "latest", 4.0, in_flight)
     assert [failure for failure in outcome.failures if "percentile" not in failure] == []
     assert outcome.sums["dropped"] > 0
 

@@ -89,6 +89,31 @@ def test_next_batch_held_open_fills(mailbox: Mailbox) -> None:
     intake.close()
 
 
+def test_take_never_waits_and_gives_nothing_below_what_is_wanted(mailbox: Mailbox) -> None:
+    gate = threading.Semaphore(0)
+
+    def decode(raw: RawFrame) -> Frame:
+        gate.acquire(timeout=10)
+        return decoded(raw)
+
+    intake = Intake(mailbox, decode, workers=1, ahead=4)
+    intake.start()
+    for n in range(4):
+        intake.put(raw_frame(payload=b"%d" % n))
+    assert intake.take(4, least=1) == []
+    for _ in range(3):
+        gate.release()
+    deadline = time.monotonic() + 5
+    while intake._done() < 3 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert intake.take(4, least=4) == []
+    assert [frame.image for frame in intake.take(2, least=2)] == [b"0", b"1"]
+    assert [frame.image for frame in intake.take(2, least=1)] == [b"2"]
+    gate.release()
+    assert [frame.image for frame in intake.next_batch(4, 0.0, 5.0)] == [b"3"]
+    intake.close()
+
+
 def test_close_returns_what_is_decoded_and_leaves_the_rest(mailbox: Mailbox) -> None:
     intake = Intake(mailbox, decoded, workers=1, ahead=2)
     intake.start()

@@ -8,17 +8,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from edge.config import Config
+from edge.worker import Worker
 from engines import load_spec
 from tests import standin
 from tests.edge.worker_process import MODELS, Camera, Verdicts, WorkerProcess, client, demo_config, wait_for
 from tests.engines import plans
 from tests.mosquitto import Broker
+from tests.soak import swaps
+from tests.soak.ledger import Effort
 
 SOAK_S = float(os.environ.get("PARROTGATE_SOAK_MINUTES", "10")) * 60
 
@@ -30,12 +35,12 @@ def models(tmp_path: Path, standin: None) -> Path:
 
 
 @pytest.fixture
-def worker_on(tmp_path: Path) -> Iterator[Callable[[dict[str, Any]], WorkerProcess]]:
+def worker_on(tmp_path: Path) -> Iterator[Callable[..., WorkerProcess]]:
     """Makes worker processes that meet the stand-in and are gone when the test is over, however it ends."""
     made: list[WorkerProcess] = []
 
-    def make(config: dict[str, Any]) -> WorkerProcess:
-        made.append(WorkerProcess(tmp_path, config, standin.environment(STANDIN_TELL="1")))
+    def make(config: dict[str, Any], **settings: str) -> WorkerProcess:
+        made.append(WorkerProcess(tmp_path, config, standin.environment(STANDIN_TELL="1", **settings)))
         return made[-1]
 
     yield make
@@ -121,6 +126,72 @@ def test_sticky_error_ends_the_worker_with_75_within_a_second_and_its_successor_
     assert "the GPU is lost to this process" in log
 
 
+@pytest.mark.timeout(120)
+def test_sigterm_and_a_sticky_error_with_two_batches_in_flight_lose_no_frame(
+    broker_with: Callable[..., Broker], models: Path, worker_on: Callable[..., WorkerProcess]
+) -> None:
+    """Every frame keeps the device busy for longer than frames come apart."""
+    broker = broker_with("max_queued_messages 100000")
+    process = worker_on(config_of(broker.url, models, batch={"max": 1}, species=None), STANDIN_MS="60")
+    with Verdicts(client(broker, "reader")) as verdicts:
+        process.start().wait_ready()
+        with Camera(client(broker, "cam-a"), "a", 20) as camera:
+            wait_for(lambda: len(verdicts.all) > 8, 20, "verdicts")
+            began = time.monotonic()
+            assert process.terminate() == 0
+            assert time.monotonic() - began < 5.0
+            stopped = len(verdicts.all)
+            process.environment["STANDIN_FAIL"] = "700@20"
+            process.start()
+            assert process.wait(30) == 75
+            ended = time.monotonic()
+            judged = len(verdicts.all) - stopped
+        for name in ("STANDIN_FAIL", "STANDIN_MS"):
+            del process.environment[name]
+        process.start()
+        lost = lost_frames(camera, verdicts)
+    assert process.terminate() == 0
+    log = process.log.read_text()
+    assert "0 blocks left at exit, at most 2 inferences in flight" in log
+    failed, flying = re.findall(r"CUDA error 700 at ([\d.]+), (\d) in flight", log)[0]
+    assert (int(flying), ended - float(failed) < 1.0) == (2, True)
+    assert judged > 5
+    assert not lost
+    assert "error" not in {verdict["verdict"] for verdict in verdicts.all}
+    order = [int(verdict["frame_id"]) for verdict in verdicts.all if not verdict["redelivered"]]
+    assert order == sorted(order)
+
+
+def test_stop_finishes_every_batch_that_was_begun(
+    broker_with: Callable[..., Broker], models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = import_module("standin_device")
+    monkeypatch.setattr(device, "INFERENCE_S", 0.1)
+    broker = broker_with("max_queued_messages 100000")
+    config = config_of(broker.url, models, batch={"max": 1}, species=None, status=None)
+    worker = Worker(Config.model_validate(config))
+    worker.start()
+    warm_up = device.device.given
+    with Camera(client(broker, "cam-a"), "a", 20):
+        wait_for(lambda: device.device.most_in_flight == 2, 20, "two batches in flight")
+        time.sleep(0.5)
+        worker.stop()
+    assert worker.inferences == device.device.given - warm_up > 2
+
+
+@pytest.mark.timeout(120)
+def test_reload_with_batches_in_flight_mixes_nothing_and_loses_nothing(
+    broker_with: Callable[..., Broker], models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", standin.environment()["PYTHONPATH"])  # a reload tries plans in a child process
+    device = import_module("standin_device")
+    monkeypatch.setattr(device, "INFERENCE_S", 0.01)
+    outcome = swaps.swap(Effort(3, 2, time.monotonic() + 60, tmp_path / "swaps"), models)
+    assert outcome.failures == []
+    assert outcome.sums["swaps"] == 2
+    assert device.device.most_in_flight >= 2
+
+
 def check(config: dict[str, Any], folder: Path, **settings: str) -> tuple[int, str]:
     """Exit code and output of ``edge check`` on the stand-in."""
     path = folder / "check.yaml"
@@ -133,8 +204,6 @@ def check(config: dict[str, Any], folder: Path, **settings: str) -> tuple[int, s
 
 def crash(plan: Path) -> None:
     """Make ``plan`` one that kills the process which loads it; its manifest knows nothing of it."""
-    from importlib import import_module
-
     common = import_module("tensorrt")
     header, model = common.read_plan(plan.read_bytes())
     plans.rewrite(plan, common.write_plan({**header, "crash": True}, model))

@@ -58,14 +58,20 @@ class Forked:
     """One worker that may be started again and again; its log grows beside its configuration."""
 
     def __init__(
-        self, zygote: Zygote, folder: Path, config: dict[str, Any], service_s: float = 0.0, **always: Any
+        self,
+        zygote: Zygote,
+        folder: Path,
+        config: dict[str, Any],
+        service_s: float = 0.0,
+        in_flight: int = 1,
+        **always: Any,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._zygote = zygote
         self._config = folder / f"{config['worker']}.yaml"
         self._config.write_text(yaml.safe_dump(config))
         self._log = Path(f"{self._config}.log")
-        self._order = {"config": str(self._config), "service_s": service_s, **always}
+        self._order = {"config": str(self._config), "service_s": service_s, "in_flight": in_flight, **always}
         self._pid: int | None = None
         self._read_from = 0
 
@@ -133,12 +139,12 @@ class Yard(ExitStack):
         """A reader whose session outlives the broker."""
         return replace(client(self.broker, "reader"), clean_start=False, session_expiry_s=3600)
 
-    def worker(self, name: str = "box", service_s: float = 0.0, **changes: Any) -> Forked:
+    def worker(self, name: str = "box", service_s: float = 0.0, in_flight: int = 1, **changes: Any) -> Forked:
         """A worker, not yet started; killed at the end."""
         mqtt = {"url": self.broker.url, **changes.pop("mqtt", {})}
         sections = {"mailbox": {"policy": "every"}, "batch": {"max": 8}, "status": None, **changes}
         config = demo_config(self.broker.url, worker=name, mqtt=mqtt, **sections)
-        forked = Forked(self.zygote, self.folder, config, service_s)
+        forked = Forked(self.zygote, self.folder, config, service_s, in_flight=in_flight)
         self.callback(forked.kill)
         return forked
 

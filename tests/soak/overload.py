@@ -96,11 +96,18 @@ def overload(effort: Effort, policy: str = "latest", seconds: float = 30.0) -> O
     return outcome
 
 
-def one_load(outcome: Outcome, folder: Path, frames: list[tuple[float, str]], policy: str, seconds: float) -> None:
+def one_load(
+    outcome: Outcome,
+    folder: Path,
+    frames: list[tuple[float, str]],
+    policy: str,
+    seconds: float,
+    in_flight: int = 1,
+) -> None:
     """Send ``frames`` to a worker and account for each of them."""
     with Yard(folder, *QUICK) as yard:
         sections = {"mailbox": {"policy": policy}, "batch": {"max": 1}, "status": {"port": 0}}
-        worker = yard.worker(service_s=SERVICE_S, **sections)
+        worker = yard.worker(service_s=SERVICE_S, in_flight=in_flight, **sections)
         worker.start()
         worker.wait_connected()
         crowd = Crowd(yard.broker, frames)

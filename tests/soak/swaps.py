@@ -25,8 +25,9 @@ FPS = 100.0  # of each of two cameras
 class Swapped:
     """A worker whose configuration file this process rewrites; each gate has a threshold of its own."""
 
-    def __init__(self, folder: Path, url: str) -> None:
+    def __init__(self, folder: Path, url: str, models: Path = MODELS) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self._models = models
         self._path, self._url, self._folder = folder / "edge.yaml", url, folder
         gate = load_gate(MODELS / "gate.npz")
         arrays = read_arrays("gate", (MODELS / "gate.npz").read_bytes())
@@ -42,9 +43,10 @@ class Swapped:
 
     def write(self, turn: int, top: int = 3) -> None:
         gate = {"file": str(self.gates[turn]), "threshold": THRESHOLDS[turn]}
-        species = {"model": str(MODELS / "species.onnx"), "top": top}
+        engines = {"features": {"model": str(self._models / "features.onnx")}}
+        engines["species"] = {"model": str(self._models / "species.onnx"), "top": top}
         boxed = {"policy": "every"}
-        content = demo_config(self._url, gate=gate, species=species, mailbox=boxed, decode={"workers": 1}, status=None)
+        content = demo_config(self._url, gate=gate, mailbox=boxed, decode={"workers": 1}, status=None, **engines)
         self._path.write_text(yaml.safe_dump(content))
 
     def break_it(self, rng: random.Random) -> None:
@@ -71,14 +73,14 @@ class Swapped:
         return counters["reloads"], counters["reload_failures"]
 
 
-def swap(effort: Effort) -> Outcome:
+def swap(effort: Effort, models: Path = MODELS) -> Outcome:
     """Swap as fast as they load, every tenth of them broken, two cameras sending all the while."""
     outcome, rng = Outcome(), random.Random(effort.seed)
     effort.folder.mkdir(parents=True, exist_ok=True)
     broker = Broker(effort.folder / "broker")
     broker.start()
     try:
-        swapped = Swapped(effort.folder / "worker", broker.url)
+        swapped = Swapped(effort.folder / "worker", broker.url, models)
         swapped.worker.start()
         wait_for(lambda: swapped.worker.health.ready()[0], 30, "readiness")
         pictures = small_pictures()

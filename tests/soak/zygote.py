@@ -1,11 +1,12 @@
 """Workers that start in milliseconds: this process imports everything once and forks a worker for each line it reads.
 
 A worker is the real one (link, courier, mailbox, decoders, threads, signals) on the configuration it is given, but for
-its engines: ``FakeCascade`` answers after ``service_s`` seconds a frame. ``kill_at`` names a step at whose ``nth``
+its engines: ``FakeCascade`` answers after ``service_s`` seconds a frame, while it begins the next batch where it has
+two ``in_flight``. ``kill_at`` names a step at whose ``nth``
 passing the worker kills itself; ``hang_at`` one where it hangs for ever, ``lock`` with Python's lock held.
 
-Lines in: ``{"config": …, "service_s": …, "kill_at": …, "nth": …, …}`` -> its process number; ``{"wait": pid}`` -> its
-status.
+Lines in: ``{"config": …, "service_s": …, "in_flight": …, "kill_at": …, "nth": …, …}`` -> its process number;
+``{"wait": pid}`` -> its status.
 """
 
 from __future__ import annotations
@@ -51,13 +52,29 @@ INPUT = InputSpec.model_validate(
 
 
 class FakeCascade:
-    """Every frame is negative, after a fixed time; a frame that cannot be decoded is an error."""
+    """Every frame is negative, after a fixed time; a frame that cannot be decoded is an error.
 
-    def __init__(self, worker: str, service_s: float) -> None:
+    Its device does one batch after the other; with one ``in_flight`` it is waited for at once.
+    """
+
+    def __init__(self, worker: str, service_s: float, in_flight: int) -> None:
         self._worker, self._service_s = worker, service_s
+        self.overlaps = in_flight > 1
+        self._busy_until = 0.0
 
-    def judge(self, frames: Sequence[Frame]) -> list[Verdict]:
-        time.sleep(self._service_s * len(frames))
+    def begin(self, frames: Sequence[Frame]) -> tuple[Sequence[Frame], float]:
+        self._busy_until = max(time.monotonic(), self._busy_until) + self._service_s * len(frames)
+        begun = (frames, self._busy_until)
+        if not self.overlaps:
+            self.collect(begun)
+        return begun
+
+    def collect(self, begun: tuple[Sequence[Frame], float]) -> Sequence[Frame]:
+        frames, done_at = begun
+        time.sleep(max(0.0, done_at - time.monotonic()))
+        return frames
+
+    def finish(self, frames: Sequence[Frame]) -> list[Verdict]:
         return [self.error(frame, frame.error) if frame.error else self._judge(frame) for frame in frames]
 
     def error(self, frame: Frame, sentence: str) -> Verdict:
@@ -92,13 +109,13 @@ class FakeParts(Parts):
         """Nothing is open."""
 
 
-def fake_parts(service_s: float) -> Callable[[Any], Any]:
+def fake_parts(service_s: float, in_flight: int) -> Callable[[Any], Any]:
     """What stands in for ``load_parts``."""
 
     def load(config: Any, *_watchers: Any) -> Any:
         opener = PictureOpener(INPUT, (32, 32), ImageLimits())
         decoder = Decoder(opener, config.mailbox.max_frame_bytes)
-        cascade, nothing = FakeCascade(config.worker, service_s), None
+        cascade, nothing = FakeCascade(config.worker, service_s, in_flight), None
         return FakeParts(cascade, decoder, opener, nothing, None, nothing)  # type: ignore[arg-type]
 
     return load
@@ -111,7 +128,7 @@ STEPS: dict[str, tuple[type, str]] = {
     "subscribed": (Courier, "link_subscribed"),
     "frame read": (Courier, "link_message"),
     "decode": (Decoder, "__call__"),
-    "judge": (FakeCascade, "judge"),
+    "judge": (FakeCascade, "finish"),
     "hand over": (Courier, "deliver"),
     "publish": (Link, "publish"),
     "confirmation": (Courier, "link_confirmed"),
@@ -177,13 +194,13 @@ def plant_exception(callback: str) -> None:
 
 def plant_leak(nbytes: int) -> None:
     """Keep so many bytes for every batch that is judged."""
-    real, kept = FakeCascade.judge, list[bytes]()
+    real, kept = FakeCascade.finish, list[bytes]()
 
-    def judge(self: FakeCascade, frames: Sequence[Frame]) -> list[Verdict]:
+    def finish(self: FakeCascade, frames: Sequence[Frame]) -> list[Verdict]:
         kept.extend(os.urandom(nbytes) for _ in frames)
         return real(self, frames)
 
-    FakeCascade.judge = judge  # type: ignore[method-assign]
+    FakeCascade.finish = finish  # type: ignore[method-assign]
 
 
 def plant_early_acks() -> None:
@@ -220,7 +237,7 @@ def be_worker(order: dict[str, Any]) -> int:
     if order.get("early_acks"):
         plant_early_acks()
     if not order.get("real_engines"):
-        edge.worker.load_parts = fake_parts(order["service_s"])
+        edge.worker.load_parts = fake_parts(order["service_s"], order["in_flight"])
     try:
         edge.worker.Worker(load_config(Path(order["config"]))).run()
     except ParrotgateError as error:
