@@ -40,6 +40,7 @@ STICKY = {
     718: "invalid program counter",
     719: "unspecified launch failure",
 }
+_CAPTURING = "operation not permitted when stream is capturing"  # 900
 _NON_BLOCKING_STREAM = 1  # CU_STREAM_NON_BLOCKING: never waits for the default stream
 
 
@@ -219,6 +220,8 @@ def _probe(error: EngineRunError | ModelError) -> None:
     try:
         driver.Context.synchronize()
     except driver.Error as second:
+        if _CAPTURING in str(second):  # another thread's engine captures a graph: the device answers, but not now
+            return
         raise DeviceLostError(f"{error}, and then the GPU is lost to this process: {second}") from error
 
 

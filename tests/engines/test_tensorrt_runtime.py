@@ -228,6 +228,33 @@ def test_lost_device_is_told_from_a_refusal_even_where_only_tensorrt_notices(
         engine.infer(batch(2))
 
 
+def test_failure_while_another_thread_captures_a_graph_is_no_lost_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reload opens its engines beside those that run; the context cannot be waited for while a stream is captured."""
+    with opened(tmp_path) as engine:
+        for _ in range(2):
+            engine.infer(batch(2))
+        begin, failed = device().begin_capture, []
+
+        def open_another() -> None:
+            device().refuse_memory = 1
+            with pytest.raises(EngineRunError, match="out of memory") as caught:
+                opened(tmp_path)
+            failed.append(caught.value)
+
+        def begin_and_open(handle: int, mode: int) -> int:
+            code = int(begin(handle, mode))
+            thread = threading.Thread(target=open_another)
+            thread.start()
+            thread.join(20)
+            return code
+
+        monkeypatch.setattr(device(), "begin_capture", begin_and_open)
+        assert_right(engine.infer(batch(2, 1)), batch(2, 1))  # its capture is broken by that, and given up
+        assert not isinstance(failed[0], DeviceLostError)
+
+
 @pytest.mark.parametrize("graphs", [True, False])
 def test_recoverable_error_fails_its_own_batch_alone(tmp_path: Path, graphs: bool) -> None:
     with opened(tmp_path, graphs=graphs) as engine:

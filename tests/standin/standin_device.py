@@ -258,6 +258,16 @@ class Device:
             if state.captured is None:
                 self.run("implicit synchronisation", state, state.given)
 
+    def synchronize(self, call: str) -> None:
+        """Drain the whole context; not while any of its streams is captured, whoever does that."""
+        self.enter(call)
+        captured = [state for state in list(self.streams.values()) if state.captured is not None]
+        for state in captured:
+            state.broken = True
+        if captured:
+            raise CudaError(call, CAPTURING)
+        self._drain_all()
+
     def count_inference(self) -> None:
         """One inference is done; the fault that was asked for happens here."""
         self.inferences += 1

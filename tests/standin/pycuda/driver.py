@@ -106,8 +106,7 @@ class Context:
     @staticmethod
     def synchronize() -> None:
         with _translating:
-            device.enter("cuCtxSynchronize")
-            device._drain_all()
+            device.synchronize("cuCtxSynchronize")
 
     def detach(self) -> None:
         device.retained -= 1
