@@ -40,6 +40,16 @@ def test_runs_of_a_row_add_up_and_a_failure_stays(tmp_path: Path) -> None:
     assert holds(FACTS, ledger.total(1), ran=True) == "**no**"
 
 
+def test_rows_that_run_at_the_same_time_keep_each_other_s_runs(tmp_path: Path) -> None:
+    one, other = Ledger(tmp_path / "results.json"), Ledger(tmp_path / "results.json")
+    one.record(1, 7, 1.0, Outcome(40))
+    other.record(2, 8, 1.0, Outcome(60))
+    other.record_control(2, "it failed")
+    one.record(1, 9, 1.0, Outcome(2))
+    kept = Ledger(tmp_path / "results.json")
+    assert (kept.total(1).done, kept.total(2).done, kept.control(2)) == (42, 60, "it failed")
+
+
 def test_row_that_never_ran_says_so(tmp_path: Path) -> None:
     page = render([FACTS], Ledger(tmp_path / "none.json"))
     assert "| not yet run | – | `make soak ROW=1` | not yet run |" in page

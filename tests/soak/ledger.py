@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -58,11 +61,12 @@ def machine() -> str:
 
 
 class Ledger:
-    """All runs and controls that were ever recorded."""
+    """All runs and controls that were ever recorded; several rows may run at once and record into one file."""
 
     def __init__(self, path: Path = LEDGER) -> None:
         self._path = path
-        self._data: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"runs": [], "controls": {}}
+        self._data: dict[str, Any] = {"runs": [], "controls": {}}
+        self._read()
 
     def runs(self, row: int) -> list[dict[str, Any]]:
         return [run for run in self._data["runs"] if run["row"] == row]
@@ -87,20 +91,39 @@ class Ledger:
     def record(self, row: int, seed: int, seconds: float, outcome: Outcome) -> None:
         today = date.fromtimestamp(time.time()).isoformat()
         facts = {"row": row, "date": today, "seed": seed, "machine": machine(), "seconds": round(seconds)}
-        self._data["runs"].append({**facts, **vars(outcome)})
-        self._save()
+        with self._change():
+            self._data["runs"].append({**facts, **vars(outcome)})
 
     def record_control(self, row: int, sentence: str) -> None:
-        self._data["controls"][str(row)] = sentence
-        self._save()
+        with self._change():
+            self._data["controls"][str(row)] = sentence
 
     def forget(self, row: int) -> None:
         """Begin the row anew, after a change that makes its older runs worthless."""
-        self._data["runs"] = [run for run in self._data["runs"] if run["row"] != row]
-        self._data["controls"].pop(str(row), None)
-        self._save()
+        with self._change():
+            self._data["runs"] = [run for run in self._data["runs"] if run["row"] != row]
+            self._data["controls"].pop(str(row), None)
+
+    @contextmanager
+    def _change(self) -> Iterator[None]:
+        """Read what others have recorded meanwhile, and write it back with the change."""
+        folder = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            self._read()
+            yield
+            self._save()
+        finally:
+            os.close(folder)
+
+    def _read(self) -> None:
+        if self._path.exists():
+            self._data = json.loads(self._path.read_text())
 
     def _save(self) -> None:
-        runs = ",\n".join("    " + json.dumps(run) for run in self._data["runs"])
+        ordered = sorted(self._data["runs"], key=lambda run: run["row"])
+        runs = ",\n".join("    " + json.dumps(run) for run in ordered)
         controls = json.dumps(self._data["controls"], indent=2, sort_keys=True).replace("\n", "\n  ")
-        self._path.write_text(f'{{\n  "controls": {controls},\n  "runs": [\n{runs}\n  ]\n}}\n')
+        new = self._path.with_suffix(".new")
+        new.write_text(f'{{\n  "controls": {controls},\n  "runs": [\n{runs}\n  ]\n}}\n')
+        new.replace(self._path)
