@@ -21,7 +21,7 @@ from edge.health import Health
 from edge.keeper import RETRY_S, Keeper
 from edge.link import Link
 from edge.link_handler import Message
-from edge.mailbox import MailboxFull
+from edge.mailbox import MailboxFull, renew
 from edge.readiness import CANARY_TIMEOUT_S, PASSING, Readiness
 from edge.records import RawFrame, Ticket
 from edge.roster import Roster
@@ -40,8 +40,8 @@ class Sink(Protocol):
     def put(self, frame: RawFrame) -> list[RawFrame]:
         """Take a frame; returns those dropped for it, or raises MailboxFull."""
 
-    def purge(self, epoch: int) -> list[RawFrame]:
-        """Forget the waiting QoS 1 frames of connections before ``epoch``."""
+    def renew(self, frame: RawFrame) -> bool:
+        """Give the ticket of a frame that came again to its first delivery; False where that does not wait."""
 
 
 class Courier:
@@ -147,14 +147,11 @@ class Courier:
 
     def link_up(self, session_present: bool, window: int, max_packet: int | None) -> None:
         with self._lock:
-            epoch = self._delivery.connect(window)
+            self._delivery.connect(window)
             self._acks.clear()
         self._max_packet = max_packet
         self._readiness.connect()
-        if session_present:
-            self._held = deque(frame for frame in self._held if frame.ticket.qos == 0)
-        again = len(self._sink.purge(epoch)) if session_present else 0
-        log.info("connected broker=%s session_present=%s redelivered_soon=%d", self._url, session_present, again)
+        log.info("connected broker=%s session_present=%s", self._url, session_present)
         self._health.connected(self._url, session_present)
         self._tell_state()
 
@@ -240,12 +237,11 @@ class Courier:
             self._health.refused("too large")
             self.dead_letter(camera, f"{len(message.payload)} bytes", [ticket], f"{ticket.epoch}-{ticket.serial}")
             return
-        self._health.received(camera, len(message.payload))
-        self._let_wait(camera, message, ticket)
-
-    def _let_wait(self, camera: str, message: Message, ticket: Ticket) -> None:
         frame_id, captured_at = _properties(message)
         frame = RawFrame(camera, message.payload, ticket, self._clock(), message.duplicate, frame_id, captured_at)
+        if self._sink.renew(frame) or renew(self._held, frame):
+            return
+        self._health.received(camera, len(message.payload))
         self._held.append(frame)
         self._put_held()
 

@@ -20,6 +20,21 @@ class MailboxFull(Exception):  # noqa: N818 - a condition the caller acts on, no
     """The frame was not taken: one more would pass a bound, and the policy allows no drop."""
 
 
+def renew(waiting: deque[RawFrame], frame: RawFrame) -> bool:
+    """Give the ticket of ``frame`` to its first delivery, in an earlier connection, if that is among ``waiting``."""
+    epoch = frame.ticket.epoch
+    for place, earlier in enumerate(waiting):
+        if earlier.ticket.epoch < epoch and _is_same(earlier, frame):
+            waiting[place] = replace(earlier, ticket=frame.ticket, redelivered=frame.redelivered)
+            return True
+    return False
+
+
+def _is_same(one: RawFrame, other: RawFrame) -> bool:
+    named = (one.camera, one.frame_id, one.captured_at) == (other.camera, other.frame_id, other.captured_at)
+    return named and one.ticket.qos > 0 and one.payload == other.payload
+
+
 class Mailbox:
     """Waiting frames, given out camera by camera in turn.
 
@@ -72,15 +87,14 @@ class Mailbox:
             self._served.popitem(last=False)
         return self._remove_first(camera, self._waiting[camera])
 
-    def purge(self, epoch: int) -> list[RawFrame]:
-        """Remove the QoS 1 frames of connections before ``epoch``: their broker delivers them again."""
-        gone = []
-        for frame in self.clear():
-            if frame.ticket.qos > 0 and frame.ticket.epoch < epoch:
-                gone.append(frame)
-            else:
-                self._append(frame)
-        return gone
+    def renew(self, frame: RawFrame) -> bool:
+        """Give the ticket of ``frame`` to its first delivery, in an earlier connection; False where that does not wait.
+
+        So a frame that the broker delivers again is judged once, and one that a killed broker has forgotten is judged
+        all the same.
+        """
+        waiting = self._waiting.get(frame.camera)
+        return waiting is not None and renew(waiting, frame)
 
     def clear(self) -> list[RawFrame]:
         """Remove and return everything that waits."""

@@ -68,10 +68,10 @@ class Intake:
             self._arrived.notify()
             return dropped
 
-    def purge(self, epoch: int) -> list[RawFrame]:
-        """Remove waiting QoS 1 frames of connections before ``epoch``."""
+    def renew(self, frame: RawFrame) -> bool:
+        """Give a redelivered frame's ticket to its first delivery, as ``Mailbox.renew`` does."""
         with self._lock:
-            return self._mailbox.purge(epoch)
+            return self._mailbox.renew(frame)
 
     def next_batch(self, most: int, wait_s: float, timeout_s: float) -> list[Frame]:
         """Up to ``most`` decoded frames, in order; empty when none came within ``timeout_s``.

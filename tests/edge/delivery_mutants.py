@@ -6,7 +6,7 @@ A mutant is a set of replaced parts for ``tests.edge.delivery_model.Worker``.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from edge.config import Config
 from edge.courier import Courier
@@ -82,6 +82,16 @@ class DropsSilently(Courier):
             self._sink.put(self._held.popleft())
 
 
+class ForgetsWhatWaits(Courier):
+    """Trusts the broker to deliver again what waits, though a killed one may have saved nothing of it."""
+
+    def link_up(self, session_present: bool, window: int, max_packet: int | None) -> None:
+        super().link_up(session_present, window, max_packet)
+        if session_present:
+            cast(Any, self._sink).mailbox.clear()
+            self._held.clear()
+
+
 class AckBeforeConnect(Link):
     """Acknowledges between two connections; paho then sends it as the first packet of the next one."""
 
@@ -134,4 +144,5 @@ MUTANTS: dict[str, dict[str, Any]] = {
     "no window": {"delivery": NoWindow},
     "ticket of a second delivery forgotten": {"delivery": ForgetsTickets},
     "drop without acknowledgement": {"courier": DropsSilently},
+    "what waits forgotten at a reconnect": {"courier": ForgetsWhatWaits},
 }

@@ -137,6 +137,15 @@ class FakeBroker:
         self.cut()
         self.session = None
 
+    def restore(self, forgotten: Callable[[str, bytes], bool]) -> None:
+        """Killed and started again from what it last saved: of the messages on their way to the client it has
+        ``forgotten`` some, and counts packet identifiers on from those that are left."""
+        self.cut()
+        if self.session is not None:
+            kept = [(mid, message) for mid, message in self.session.in_flight.items() if not forgotten(*message)]
+            self.session.in_flight = OrderedDict(kept)
+            self.session.last_mid = max(self.session.in_flight, default=0)
+
     def publish(self, topic: str, payload: bytes) -> None:
         """Another client's QoS 1 message: queued for the session if it has a subscription that matches."""
         if self.session is not None and any(matches(pattern, topic) for pattern in self.session.filters):

@@ -65,6 +65,12 @@ def test_broker_killed_with_the_shipped_configuration_loses_at_most_its_last_mom
     assert outcome.sums["duplicates after equal ids"] == 0
 
 
+def test_broker_killed_before_it_saved_a_burst_takes_nothing_that_a_slow_worker_holds(tmp_path: Path) -> None:
+    outcome = broker_kills.kill_during_burst(tmp_path)
+    assert outcome.failures == []
+    assert outcome.sums["verdicts before the kill"] < outcome.sums["frames"]
+
+
 def test_sessions_lost_again_and_again_bring_no_wrong_acknowledgement(tmp_path: Path) -> None:
     assert model.lose_sessions(effort(tmp_path, 200)).failures == []
     assert model.lose_sessions_control(effort(tmp_path, 1))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.mailbox import CAMERAS_REMEMBERED, Mailbox, MailboxFull, Policy
+from edge.records import RawFrame
 from tests.edge.frames import raw_frame
 
 events = st.lists(
@@ -101,25 +102,46 @@ def test_frame_over_the_byte_bound_is_refused(policy: Policy) -> None:
         Mailbox(policy, 10, 10).put(raw_frame(payload=b"x" * 11))
 
 
-def test_purge_forgets_only_what_the_broker_delivers_again() -> None:
+@pytest.mark.parametrize("policy", ["latest", "every"])
+def test_frame_that_comes_again_gives_its_ticket_to_the_one_that_waits(policy: Policy) -> None:
+    mailbox = Mailbox(policy, 2, 2)
+    mailbox.put(raw_frame("a", b"x", epoch=1))
+    mailbox.put(raw_frame("b", b"y", epoch=1))
+    again = raw_frame("b", b"y", epoch=2)
+    assert mailbox.renew(again)
+    assert not mailbox.renew(again), "it was given twice"
+    assert (len(mailbox), mailbox.bytes) == (2, 2)
+    assert [frame.ticket.epoch for frame in (mailbox.take(), mailbox.take()) if frame] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        raw_frame("a", b"y", epoch=2),
+        raw_frame("b", b"x", epoch=2),
+        raw_frame("a", b"x", epoch=1),
+        replace(raw_frame("a", b"x", epoch=2), frame_id="1"),
+        replace(raw_frame("a", b"x", epoch=2), captured_at=1.0),
+    ],
+    ids=["picture", "camera", "connection", "frame id", "capture time"],
+)
+def test_another_frame_takes_the_ticket_of_none(other: RawFrame) -> None:
     mailbox = Mailbox("every", 10, 1000)
-    old, unconfirmed, new = raw_frame("a", epoch=1), raw_frame("a", epoch=1, qos=0), raw_frame("b", epoch=2)
-    for frame in (old, unconfirmed, new):
-        mailbox.put(frame)
-    assert mailbox.purge(2) == [old]
-    assert len(mailbox) == 2
-    assert mailbox.bytes == 2
+    mailbox.put(raw_frame("a", b"x", epoch=1))
+    assert not mailbox.renew(other)
 
 
-def test_purge_of_thousands_is_quick() -> None:
-    """The link's thread does it at each reconnect, and must not miss its keepalive over it."""
-    mailbox = Mailbox("every", 65_535, 1 << 30)
-    for number in range(20_000):
-        mailbox.put(raw_frame(f"cam-{number % 50}", b"x"))
-    began = time.monotonic()
-    assert len(mailbox.purge(epoch=99)) == 20_000
-    assert time.monotonic() - began < 2.0
-    assert (len(mailbox), mailbox.bytes) == (0, 0)
+def test_frame_of_qos_0_never_comes_again() -> None:
+    mailbox = Mailbox("every", 10, 1000)
+    mailbox.put(raw_frame("a", b"x", epoch=1, qos=0))
+    assert not mailbox.renew(raw_frame("a", b"x", epoch=2))
+
+
+def test_equal_frames_that_come_again_take_a_ticket_each() -> None:
+    mailbox = Mailbox("every", 10, 1000)
+    for _ in range(2):
+        mailbox.put(raw_frame("a", b"x", epoch=1))
+    assert [mailbox.renew(raw_frame("a", b"x", epoch=2)) for _ in range(3)] == [True, True, False]
 
 
 def test_quiet_camera_goes_before_the_next_frame_of_a_noisy_one() -> None:

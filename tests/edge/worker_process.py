@@ -160,6 +160,20 @@ class Verdicts(QuietHandler):
             self.other.append((message.topic, message.payload))
 
 
+class Noting(Publisher):
+    """Writes down when (monotonic seconds) each picture was confirmed."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.confirmed_at: dict[str, float] = {}
+
+    def link_confirmed(self, mid: int, failure: str | None) -> None:
+        item = self._waiting.get(mid)
+        super().link_confirmed(mid, failure)
+        if item is not None and failure is None:
+            self.confirmed_at[item[0].name] = time.monotonic()
+
+
 class Camera:
     """A camera with a ledger: ``accepted`` holds the ids of the frames that the broker has confirmed."""
 
@@ -170,9 +184,11 @@ class Camera:
         fps: float,
         prefix: str = "cameras",
         pictures: list[bytes] | None = None,
-        publisher: type[Publisher] = Publisher,
+        publisher: type[Noting] = Noting,
+        most: int | None = None,
     ) -> None:
         self.name = name
+        self._most = most
         self.accepted: list[str] = []
         self._pictures = pictures or small_pictures()
         self._stop = threading.Event()
@@ -191,16 +207,21 @@ class Camera:
         """Frames that the broker has confirmed so far."""
         return self._publisher.sent.frames
 
+    @property
+    def confirmed_at(self) -> dict[str, float]:
+        """Monotonic seconds of each frame's confirmation."""
+        return self._publisher.confirmed_at
+
     def finish(self) -> None:
         """Send no more, and wait until all that was sent is confirmed: then the ledger is complete."""
         self._stop.set()
         self._thread.join(20)
         assert not self._thread.is_alive()
-        self.accepted = [f"{n:06d}" for n in range(self._publisher.sent.frames)]
+        self.accepted = sorted(self.confirmed_at)
 
     def _frames(self) -> Iterator[Picture]:
         serial = 0
-        while not self._stop.is_set():
+        while not self._stop.is_set() and serial != self._most:
             yield Picture(f"{serial:06d}", self._pictures[serial % len(self._pictures)])
             serial += 1
 

@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from edge.demo.simulator import Simulator
-from edge.publish import Publisher
 from edge.sources import Picture
-from tests.edge.worker_process import Camera, Verdicts, client, demo_config
+from tests.edge.worker_process import Camera, Noting, Verdicts, client, demo_config
 from tests.soak.clock import build
 from tests.soak.fleet import Forked, Yard, Zygote, must_fail
 from tests.soak.history import History, Key
@@ -39,19 +38,12 @@ SETTLE_S, QUIET_S = 120.0, 20.0
 BROKEN = b"\xff\xd8 not a picture"
 
 
-class Chronicler(Publisher):
+class Chronicler(Noting):
     """A publisher that remembers what it sent and when the broker confirmed it."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.given: dict[str, tuple[bytes, float]] = {}  # frame id -> picture, capture time as sent
-        self.confirmed_at: dict[str, float] = {}
-
-    def link_confirmed(self, mid: int, failure: str | None) -> None:
-        item = self._waiting.get(mid)
-        if item is not None and failure is None:
-            self.confirmed_at[item[0].name] = time.monotonic()
-        super().link_confirmed(mid, failure)
 
     def _send(self, picture: Picture, captured_at: float) -> None:
         self.given[picture.name] = (picture.data, float(f"{captured_at:.3f}"))

@@ -148,13 +148,17 @@ class Yard(ExitStack):
         self.callback(forked.kill)
         return forked
 
-    def camera(self, name: str, fps: float) -> Camera:
-        camera = self.enter_context(Camera(client(self.broker, f"cam-{name}"), name, fps))
+    def camera(self, name: str, fps: float, frames: int | None = None) -> Camera:
+        """A camera that publishes until it is told to finish, or ``frames`` frames."""
+        camera = self.enter_context(Camera(client(self.broker, f"cam-{name}"), name, fps, most=frames))
         self.cameras.append(camera)
         return camera
 
-    def settle(self, outcome: Outcome, patience_s: float = 8.0) -> None:
-        """Stop the cameras, wait until no verdict has come for ``patience_s``, and account for every accepted frame."""
+    def settle(self, outcome: Outcome, patience_s: float = 8.0) -> list[float]:
+        """Stop the cameras, wait until no verdict has come for ``patience_s``, and account for every accepted frame.
+
+        Returns when each of the lost ones was confirmed, monotonic seconds.
+        """
         for camera in self.cameras:
             camera.finish()
         accepted = [(camera.name, frame) for camera in self.cameras for frame in camera.accepted]
@@ -173,6 +177,8 @@ class Yard(ExitStack):
         outcome.add("duplicates after equal ids", different)
         outcome.demand(not lost, f"{len(lost)} accepted frames lost, such as {lost[:3]}")
         outcome.demand(not different, f"{different} duplicates with another id")
+        confirmed_at = {camera.name: camera.confirmed_at for camera in self.cameras}
+        return [confirmed_at[name][frame] for name, frame in lost]
 
     def _lost(self, accepted: list[tuple[str, str]]) -> list[tuple[str, str]]:
         return [key for key in accepted if not self.verdicts.by_frame.get(key)]

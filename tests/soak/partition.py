@@ -44,9 +44,9 @@ class Nowhere:
         del frame
         return []
 
-    def purge(self, epoch: int) -> list[RawFrame]:
-        del epoch
-        return []
+    def renew(self, frame: RawFrame) -> bool:
+        del frame
+        return False
 
 
 class Sender:
