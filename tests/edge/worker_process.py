@@ -161,7 +161,7 @@ class Verdicts(QuietHandler):
 
 
 class Noting(Publisher):
-    """Writes down when (monotonic seconds) each picture was confirmed."""
+    """Writes down when (monotonic seconds) each picture was first confirmed."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -171,11 +171,14 @@ class Noting(Publisher):
         item = self._waiting.get(mid)
         super().link_confirmed(mid, failure)
         if item is not None and failure is None:
-            self.confirmed_at[item[0].name] = time.monotonic()
+            self.confirmed_at.setdefault(item.picture.name, time.monotonic())
 
 
 class Camera:
-    """A camera with a ledger: ``accepted`` holds the ids of the frames that the broker has confirmed."""
+    """A camera with a ledger: ``accepted`` holds the ids of the frames that the broker has confirmed.
+
+    It is any camera, and sends nothing again that was confirmed; with ``moment_s`` it is ``edge publish``, which does.
+    """
 
     def __init__(
         self,
@@ -186,13 +189,14 @@ class Camera:
         pictures: list[bytes] | None = None,
         publisher: type[Noting] = Noting,
         most: int | None = None,
+        moment_s: float = 0.0,
     ) -> None:
         self.name = name
         self._most = most
         self.accepted: list[str] = []
         self._pictures = pictures or small_pictures()
         self._stop = threading.Event()
-        self._publisher = publisher(settings, f"{prefix}/{name}/frame", self._frames(), fps)
+        self._publisher = publisher(settings, f"{prefix}/{name}/frame", self._frames(), fps, moment_s=moment_s)
         self._thread = threading.Thread(target=self._publisher.run, daemon=True)
 
     def __enter__(self) -> Camera:

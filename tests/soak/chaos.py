@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.demo.simulator import Simulator
-from edge.sources import Picture
+from edge.publish import Item
 from tests.edge.worker_process import Camera, Noting, Verdicts, client, demo_config
 from tests.soak.clock import build
 from tests.soak.fleet import Forked, Yard, Zygote, must_fail
@@ -45,9 +45,9 @@ class Chronicler(Noting):
         super().__init__(*arguments, **named)
         self.given: dict[str, tuple[bytes, float]] = {}  # frame id -> picture, capture time as sent
 
-    def _send(self, picture: Picture, captured_at: float) -> None:
-        self.given[picture.name] = (picture.data, float(f"{captured_at:.3f}"))
-        super()._send(picture, captured_at)
+    def _send(self, item: Item) -> None:
+        self.given[item.picture.name] = (item.picture.data, float(f"{item.captured_at:.3f}"))
+        super()._send(item)
 
 
 class Chaos(Yard):

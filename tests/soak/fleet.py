@@ -148,16 +148,17 @@ class Yard(ExitStack):
         self.callback(forked.kill)
         return forked
 
-    def camera(self, name: str, fps: float, frames: int | None = None) -> Camera:
+    def camera(self, name: str, fps: float, frames: int | None = None, moment_s: float = 0.0) -> Camera:
         """A camera that publishes until it is told to finish, or ``frames`` frames."""
-        camera = self.enter_context(Camera(client(self.broker, f"cam-{name}"), name, fps, most=frames))
+        settings = client(self.broker, f"cam-{name}")
+        camera = self.enter_context(Camera(settings, name, fps, most=frames, moment_s=moment_s))
         self.cameras.append(camera)
         return camera
 
-    def settle(self, outcome: Outcome, patience_s: float = 8.0) -> list[float]:
+    def settle(self, outcome: Outcome, patience_s: float = 8.0) -> list[tuple[str, float]]:
         """Stop the cameras, wait until no verdict has come for ``patience_s``, and account for every accepted frame.
 
-        Returns when each of the lost ones was confirmed, monotonic seconds.
+        Returns the camera of each lost one, and when it was confirmed, monotonic seconds.
         """
         for camera in self.cameras:
             camera.finish()
@@ -178,7 +179,7 @@ class Yard(ExitStack):
         outcome.demand(not lost, f"{len(lost)} accepted frames lost, such as {lost[:3]}")
         outcome.demand(not different, f"{different} duplicates with another id")
         confirmed_at = {camera.name: camera.confirmed_at for camera in self.cameras}
-        return [confirmed_at[name][frame] for name, frame in lost]
+        return [(name, confirmed_at[name][frame]) for name, frame in lost]
 
     def _lost(self, accepted: list[tuple[str, str]]) -> list[tuple[str, str]]:
         return [key for key in accepted if not self.verdicts.by_frame.get(key)]
