@@ -18,9 +18,9 @@ from tests.edge.worker_process import client, small_pictures, wait_for
 from tests.soak.fleet import QUICK, Forked, Yard, must_fail
 from tests.soak.ledger import Effort, Outcome
 
-SERVICE_S = 0.05
+SERVICE_S = 0.01  # a hundred frames a second can be judged
 QUIET_SHARE = 0.35  # of the worker's capacity, over all quiet cameras
-LIMIT_S = 3 * SERVICE_S + 0.05
+SLACK_MS = 50.0
 LOADS = [(4, 8), (20, 8), (4, 256), (20, 256)]
 
 
@@ -29,10 +29,11 @@ class Crowd(QuietHandler):
 
     def __init__(self, broker: Any, plan: list[tuple[float, str]]) -> None:
         self.accepted: list[str] = []
+        self.lags_ms: list[float] = []  # from publishing a frame to reading the broker's confirmation
         self._plan = plan
         self._pictures = small_pictures()
         self._next = 0
-        self._waiting: dict[int, str] = {}
+        self._waiting: dict[int, tuple[str, float]] = {}
         self._window = 1
         self._began: float | None = None
         self._link = Link(client(broker, "crowd"), self)
@@ -51,7 +52,9 @@ class Crowd(QuietHandler):
 
     def link_confirmed(self, mid: int, failure: str | None) -> None:
         assert failure is None
-        self.accepted.append(self._waiting.pop(mid))
+        camera, sent = self._waiting.pop(mid)
+        self.accepted.append(camera)
+        self.lags_ms.append(1000 * (time.monotonic() - sent))
 
     def link_turn(self) -> float | None:
         if self._began is None:
@@ -62,10 +65,11 @@ class Crowd(QuietHandler):
                 return self._began + due - time.monotonic()
             name = f"{self._next:07d}"
             picture = self._pictures[self._next % len(self._pictures)]
+            sent = time.monotonic()
             facts = {"frame_id": name, "captured_at": f"{time.time():.4f}"}
             mid = self._link.publish(f"cameras/{camera}/frame", picture, properties=facts)
             assert mid is not None
-            self._waiting[mid] = camera
+            self._waiting[mid] = (camera, sent)
             self._next += 1
         return 0.01
 
@@ -114,16 +118,32 @@ def one_load(
         crowd.run(seconds + 20)
         status = _settled_status(worker, len(frames))
         verdicts = list(yard.verdicts.all)
-    ages = [verdict["judged_at"] - verdict["captured_at"] for verdict in verdicts]
-    p99 = float(np.percentile(ages, 99))
-    outcome.see("p99 age ms", round(1000 * p99))
-    outcome.demand(p99 <= LIMIT_S, f"99th percentile age {p99:.2f} s, allowed {LIMIT_S:.2f} s")
+    _judge_ages(outcome, verdicts, crowd.lags_ms)
     offered = sum(camera != "noisy" for _, camera in frames)
     served = sum(verdict["camera"] != "noisy" for verdict in verdicts)
     outcome.add("quiet frames", offered)
     outcome.add("quiet frames judged", served)
     outcome.demand(served >= 0.999 * offered, f"{served} of {offered} quiet frames judged")
     _account(outcome, status, len(frames))
+
+
+def _judge_ages(outcome: Outcome, verdicts: list[dict[str, Any]], lags_ms: list[float]) -> None:
+    """Ages from the camera's publishing to the judgement.
+
+    What a busy machine adds to the stand-in for an engine and to the cameras' way to the broker is not the worker's:
+    both are measured, and allowed for.
+    """
+    age = _p99([1000 * (verdict["judged_at"] - verdict["captured_at"]) for verdict in verdicts])
+    service, lag = _p99([verdict["latency_ms"]["features"] for verdict in verdicts]), _p99(lags_ms)
+    allowed = 3 * service + SLACK_MS + lag
+    outcome.see("p99 age ms", round(age))
+    outcome.see("p99 of the service itself ms", round(service, 1))
+    outcome.see("p99 from camera to broker and back ms", round(lag, 1))
+    outcome.demand(age <= allowed, f"99th percentile age {age / 1000:.2f} s, allowed {allowed / 1000:.2f} s")
+
+
+def _p99(values: list[float]) -> float:
+    return float(np.percentile(values, 99))
 
 
 def _settled_status(worker: Forked, received: int) -> dict[str, Any]:

@@ -62,25 +62,27 @@ class FakeCascade:
         self.overlaps = in_flight > 1
         self._busy_until = 0.0
 
-    def begin(self, frames: Sequence[Frame]) -> tuple[Sequence[Frame], float]:
-        self._busy_until = max(time.monotonic(), self._busy_until) + self._service_s * len(frames)
-        begun = (frames, self._busy_until)
+    def begin(self, frames: Sequence[Frame]) -> tuple[Sequence[Frame], float, float]:
+        began = time.monotonic()
+        self._busy_until = max(began, self._busy_until) + self._service_s * len(frames)
+        begun = (frames, began, self._busy_until)
         if not self.overlaps:
             self.collect(begun)
         return begun
 
-    def collect(self, begun: tuple[Sequence[Frame], float]) -> Sequence[Frame]:
-        frames, done_at = begun
+    def collect(self, begun: tuple[Sequence[Frame], float, float]) -> tuple[Sequence[Frame], float]:
+        frames, began, done_at = begun
         time.sleep(max(0.0, done_at - time.monotonic()))
-        return frames
+        return frames, 1000 * (time.monotonic() - began)
 
-    def finish(self, frames: Sequence[Frame]) -> list[Verdict]:
-        return [self.error(frame, frame.error) if frame.error else self._judge(frame) for frame in frames]
+    def finish(self, collected: tuple[Sequence[Frame], float]) -> list[Verdict]:
+        frames, took_ms = collected
+        return [self.error(frame, frame.error) if frame.error else self._judge(frame, took_ms) for frame in frames]
 
     def error(self, frame: Frame, sentence: str) -> Verdict:
         return self._judge(frame).replace(verdict=Outcome.ERROR, error=sentence)
 
-    def _judge(self, frame: Frame) -> Verdict:
+    def _judge(self, frame: Frame, took_ms: float = 0.0) -> Verdict:
         return Verdict(
             id=verdict_id(frame, ("fake",), "fake"),
             camera=frame.raw.camera,
@@ -92,7 +94,7 @@ class FakeCascade:
             frame_id=frame.frame_id,
             captured_at=frame.captured_at,
             redelivered=frame.raw.redelivered,
-            latency_ms={"total": 1000 * (time.monotonic() - frame.raw.received_s)},
+            latency_ms={"features": took_ms, "total": 1000 * (time.monotonic() - frame.raw.received_s)},
         )
 
 
