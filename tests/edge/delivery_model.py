@@ -40,7 +40,7 @@ class Worker:
         self.broker = broker
         self.dropped: list[RawFrame] = []
         self.taken: list[RawFrame] = []
-        self.received: set[str] = set()
+        self.received: set[bytes] = set()
         self.mailbox = Mailbox(policy, 4, 1 << 20)  # type: ignore[arg-type]
         config = Config.model_validate(
             {"worker": "box", "features": {"model": "x"}, "gate": {"file": "x"}, "mailbox": {"max_frames": 5}}
@@ -57,7 +57,7 @@ class Worker:
     def put(self, frame: RawFrame) -> list[RawFrame]:
         """The courier's sink."""
         dropped = self.mailbox.put(frame)
-        self.received.add(frame.payload.decode())
+        self.received.add(frame.payload)
         self.dropped += dropped
         return dropped
 
@@ -242,7 +242,7 @@ class DeliveryModel(RuleBasedStateMachine):
     def _is_forgotten(self, topic: str, payload: bytes) -> bool:
         """What it handed to us and never saved: mosquitto saves no frame that goes straight to a connected worker."""
         assert self.worker is not None
-        ours = topic != TOPICS.canary and payload.decode() in self.worker.received
+        ours = topic != TOPICS.canary and payload in self.worker.received
         if ours:
             self.only_ours.add(payload.decode())
         return ours

@@ -42,7 +42,7 @@ def lose_gpu(effort: Effort, codes: tuple[int, ...] = STICKY, patience_s: float 
         worker.environment.pop("STANDIN_FAIL", None)
         if not worker.is_running():
             worker.start().wait_ready(PATIENCE_S)
-        yard.settle(outcome)
+        yard.settle(outcome, PATIENCE_S)
     return outcome
 
 
