@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,7 @@ def test_exception_in_any_callback_is_seen_at_the_page_and_ends_the_process(tmp_
 
 def test_broker_killed_with_the_shipped_configuration_loses_at_most_its_last_moment(tmp_path: Path) -> None:
     """Mosquitto confirms a frame before it saves; with its defaults it loses all since the last half hour (row 2)."""
-    outcome = broker_kills.kill_broker(effort(tmp_path, 2), patience_s=10.0)
+    outcome = broker_kills.kill_broker(replace(effort(tmp_path, 2), patience_s=10.0))
     assert outcome.sums["lost"] <= 2
     assert outcome.sums["duplicates after equal ids"] == 0
 

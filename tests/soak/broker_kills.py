@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from edge.publish import MOMENT_S
@@ -25,7 +26,7 @@ def shipped() -> tuple[str, ...]:
     return tuple(line for line in lines if line.strip() and not line.startswith(("#", *OURS)))
 
 
-def kill_broker(effort: Effort, lines: tuple[str, ...] | None = None, patience_s: float = 40.0) -> Outcome:
+def kill_broker(effort: Effort, lines: tuple[str, ...] | None = None) -> Outcome:
     """SIGKILL after 0.3 to 2 s of service, and a new start; cameras, worker and reader come back by themselves.
 
     Camera a is any camera, and may lose what was confirmed in the broker's last moment, before it saved; camera b is
@@ -48,7 +49,7 @@ def kill_broker(effort: Effort, lines: tuple[str, ...] | None = None, patience_s
             yard.broker.start()
             kills.append((killed, time.monotonic()))
             outcome.done += 1
-        _judge_losses(outcome, yard.settle(outcome, patience_s), kills)
+        _judge_losses(outcome, yard.settle(outcome, effort.patience_s), kills)
     return outcome
 
 
@@ -84,6 +85,6 @@ def kill_during_burst(folder: Path, burst: int = 6, service_s: float = 0.2) -> O
 
 def kill_broker_control(effort: Effort) -> str:
     """Mosquitto's defaults: a store that is saved every half hour."""
-    outcome = kill_broker(Effort(effort.seed, 3, effort.deadline, effort.folder), DEFAULTS, patience_s=12.0)
+    outcome = kill_broker(replace(effort, count=3, patience_s=12.0), DEFAULTS)
     assert outcome.failures, "the broker's defaults lost nothing"
     return f"autosave_interval 1800, three kills: {outcome.failures[0]}"

@@ -24,11 +24,10 @@ from tests.edge.worker_process import (
     client,
     demo_config,
     small_pictures,
-    wait_for,
 )
 from tests.mosquitto import Broker
-from tests.soak.fleet import must_fail
-from tests.soak.ledger import Effort, Outcome
+from tests.soak.fleet import must_fail, wait_for_verdicts
+from tests.soak.ledger import PATIENCE_S, Effort, Outcome
 
 PHASE_S = 3.0
 STALL_S = 5
@@ -101,20 +100,14 @@ def _send(broker: Broker, still: Path, told: bool) -> None:
 def _account(outcome: Outcome, camera: Camera, verdicts: Verdicts) -> None:
     sent = outcome.sums["jumps"]
 
-    def stills() -> list[dict[str, object]]:
-        return verdicts.by_frame[("still", None)]
-
-    def missing() -> list[str]:
-        return [frame for frame in camera.accepted if not verdicts.by_frame.get(("a", frame))]
-
-    try:
-        wait_for(lambda: not missing() and len(stills()) >= sent, 20, "all verdicts")
-    except AssertionError:
-        outcome.failures.append(f"{len(missing())} frames and {sent - len(stills())} stills without a verdict")
+    missing = wait_for_verdicts(verdicts, [("a", frame) for frame in camera.accepted], PATIENCE_S)
+    stills = verdicts.by_frame[("still", None)]  # one that comes while the last one's verdict waits shares that one
+    outcome.demand(not missing, f"{len(missing)} frames without a verdict")
+    outcome.demand(len(stills) > 1, f"{len(stills)} verdicts on {sent} stills")
     years = {time.gmtime(float(str(verdict["judged_at"]))).tm_year for verdict in verdicts.all}
     outcome.add("frames", len(camera.accepted) + sent)
-    outcome.add("lost", len(missing()))
-    ids = {verdict["id"] for verdict in stills()}
+    outcome.add("lost", len(missing))
+    ids = {verdict["id"] for verdict in stills}
     outcome.demand(len(ids) == 1, f"one picture has {len(ids)} ids")
     outcome.demand(1970 in years and len(years) > 1, f"the clock did not jump: years {sorted(years)}")
 

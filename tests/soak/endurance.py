@@ -62,7 +62,7 @@ def soak(effort: Effort, **faults: object) -> Outcome:
             fresh, seen = yard.verdicts.all[seen:], len(yard.verdicts.all)
             samples.take(worker.pid, time.monotonic() - began, fresh)
         outcome.done = seen
-        yard.settle(outcome)
+        yard.settle(outcome, effort.patience_s)
     judge(outcome, samples)
     if samples.rows[-1][0] >= PLOT_FROM_S and not faults:
         plot(samples)
@@ -125,7 +125,6 @@ def soak_control(effort: Effort) -> str:
     """A worker that keeps a little of every frame."""
 
     def measure(outcome: Outcome) -> None:
-        short = Effort(effort.seed, 2500, effort.deadline, effort.folder)
-        outcome.failures += soak(short, leak_bytes=20_000).failures
+        outcome.failures += soak(effort.broken(2500), leak_bytes=20_000).failures
 
     return f"with 20 kB kept of each frame: {must_fail(measure)}"

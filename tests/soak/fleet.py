@@ -155,7 +155,7 @@ class Yard(ExitStack):
         self.cameras.append(camera)
         return camera
 
-    def settle(self, outcome: Outcome, patience_s: float = 8.0) -> list[tuple[str, float]]:
+    def settle(self, outcome: Outcome, patience_s: float) -> list[tuple[str, float]]:
         """Stop the cameras, wait until no verdict has come for ``patience_s``, and account for every accepted frame.
 
         Returns the camera of each lost one, and when it was confirmed, monotonic seconds.
@@ -163,12 +163,7 @@ class Yard(ExitStack):
         for camera in self.cameras:
             camera.finish()
         accepted = [(camera.name, frame) for camera in self.cameras for frame in camera.accepted]
-        seen, since = -1, time.monotonic()
-        while self._lost(accepted) and time.monotonic() < since + patience_s:
-            time.sleep(0.2)
-            if len(self.verdicts.all) != seen:
-                seen, since = len(self.verdicts.all), time.monotonic()
-        lost = self._lost(accepted)
+        lost = wait_for_verdicts(self.verdicts, accepted, patience_s)
         answers = self.verdicts.by_frame
         raw = sum(len(answers[key]) - 1 for key in accepted if answers.get(key))
         different = sum(len({v["id"] for v in answers[key]}) - 1 for key in accepted if answers.get(key))
@@ -181,8 +176,17 @@ class Yard(ExitStack):
         confirmed_at = {camera.name: camera.confirmed_at for camera in self.cameras}
         return [(name, confirmed_at[name][frame]) for name, frame in lost]
 
-    def _lost(self, accepted: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        return [key for key in accepted if not self.verdicts.by_frame.get(key)]
+
+def wait_for_verdicts(verdicts: Verdicts, accepted: list[tuple[str, str]], patience_s: float) -> list[tuple[str, str]]:
+    """Those of ``accepted`` (camera, frame) that have no verdict when none at all has come for ``patience_s``."""
+    seen, since = -1, time.monotonic()
+    while (lost := [key for key in accepted if not verdicts.by_frame.get(key)]) and (
+        len(verdicts.all) != seen or time.monotonic() < since + patience_s
+    ):
+        if len(verdicts.all) != seen:
+            seen, since = len(verdicts.all), time.monotonic()
+        time.sleep(0.2)
+    return lost
 
 
 def must_fail(measure: Callable[[Outcome], None]) -> str:

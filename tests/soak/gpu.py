@@ -42,7 +42,7 @@ def lose_gpu(effort: Effort, codes: tuple[int, ...] = STICKY, patience_s: float 
         worker.environment.pop("STANDIN_FAIL", None)
         if not worker.is_running():
             worker.start().wait_ready(PATIENCE_S)
-        yard.settle(outcome, PATIENCE_S)
+        yard.settle(outcome, effort.patience_s)
     return outcome
 
 
@@ -50,8 +50,7 @@ def lose_gpu_control(effort: Effort) -> str:
     """An error after which the GPU goes on, and the worker with it."""
 
     def measure(outcome: Outcome) -> None:
-        broken = Effort(effort.seed, 1, effort.deadline, effort.folder)
-        outcome.failures += lose_gpu(broken, codes=(2,), patience_s=5.0).failures
+        outcome.failures += lose_gpu(effort.broken(1), codes=(2,), patience_s=5.0).failures
 
     return f"with an error that is not sticky: {must_fail(measure)}"
 

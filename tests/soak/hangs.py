@@ -16,8 +16,8 @@ from edge.progress import Patience
 from edge.watchdog import Watchdog
 from tests.edge.status import verdict
 from tests.edge.worker_process import Camera, Verdicts, client, wait_for
-from tests.soak.fleet import Forked, Yard, must_fail
-from tests.soak.ledger import Effort, Outcome
+from tests.soak.fleet import Forked, Yard, must_fail, wait_for_verdicts
+from tests.soak.ledger import PATIENCE_S, Effort, Outcome
 
 STALL_S = 5  # the shortest that may be configured
 CASES = {
@@ -73,22 +73,13 @@ class Hanging:
         self.worker.wait_connected()
         assert self._camera is not None
         self._camera.finish()
-        accepted = self._camera.accepted
-        lost = _missing(accepted, self.verdicts, 15.0)
+        accepted = [("a", frame) for frame in self._camera.accepted]
+        lost = wait_for_verdicts(self.verdicts, accepted, PATIENCE_S)
         self.worker.send(signal.SIGTERM)
         outcome.demand(self.worker.wait() == 0, f"{self.case}: the successor does not end with 0")
         outcome.add("frames", len(accepted))
         outcome.add("lost", len(lost))
         outcome.demand(not lost, f"{self.case}: {len(lost)} accepted frames lost")
-
-
-def _missing(accepted: list[str], verdicts: Verdicts, within_s: float) -> list[str]:
-    deadline = time.monotonic() + within_s
-    while True:
-        missing = [frame for frame in accepted if not verdicts.by_frame.get(("a", frame))]
-        if not missing or time.monotonic() > deadline:
-            return missing
-        time.sleep(0.1)
 
 
 def hangs(effort: Effort, cases: tuple[str, ...] = tuple(CASES), hours: float = 24.0, *, stop: bool = True) -> Outcome:

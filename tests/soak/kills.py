@@ -29,7 +29,7 @@ def kill_worker(effort: Effort, **changes: object) -> Outcome:
             worker.start()
             worker.wait_connected()
             outcome.done += 1
-        yard.settle(outcome)
+        yard.settle(outcome, effort.patience_s)
     frames = max(1, outcome.sums["frames"])
     outcome.see("raw duplicates %", round(100 * outcome.sums["raw duplicates"] / frames, 2))
     return outcome
@@ -39,8 +39,7 @@ def kill_worker_control(effort: Effort) -> str:
     """A worker whose session ends with its connection."""
 
     def measure(outcome: Outcome) -> None:
-        broken = Effort(effort.seed, 5, effort.deadline, effort.folder)
-        outcome.failures += kill_worker(broken, mqtt={"session_expiry_s": 0}).failures
+        outcome.failures += kill_worker(effort.broken(5), mqtt={"session_expiry_s": 0}).failures
 
     return f"with session_expiry_s 0: {must_fail(measure)}"
 
@@ -59,7 +58,7 @@ def kill_at_every_step(effort: Effort, **changes: object) -> Outcome:
                 _kill_at(worker, moment, rng, outcome)
             outcome.done += 1
         worker.start()
-        yard.settle(outcome)
+        yard.settle(outcome, effort.patience_s)
     return outcome
 
 
@@ -73,8 +72,7 @@ def _kill_at(worker: Forked, moment: str, rng: random.Random, outcome: Outcome) 
 
 def kill_at_every_step_control(effort: Effort) -> str:
     def measure(outcome: Outcome) -> None:
-        broken = Effort(effort.seed, 1, effort.deadline, effort.folder)
-        outcome.failures += kill_at_every_step(broken, mqtt={"session_expiry_s": 0}).failures
+        outcome.failures += kill_at_every_step(effort.broken(1), mqtt={"session_expiry_s": 0}).failures
 
     return f"with session_expiry_s 0: {must_fail(measure)}"
 
@@ -99,7 +97,7 @@ def share_group(effort: Effort, **changes: object) -> Outcome:
                 worker.start()
                 worker.wait_connected()
             outcome.done += 1
-        yard.settle(outcome)
+        yard.settle(outcome, effort.patience_s)
     return outcome
 
 
@@ -115,7 +113,7 @@ def share_group_control(effort: Effort) -> str:
         time.sleep(1.0)
         workers[0].kill()
         time.sleep(1.0)
-        yard.settle(outcome)
+        yard.settle(outcome, effort.broken(1).patience_s)
     assert outcome.failures, "nothing was lost without the restart"
     try:
         Config.model_validate(
@@ -151,13 +149,12 @@ def stop_worker(effort: Effort, **changes: object) -> Outcome:
             worker.start()
             worker.wait_connected()
             outcome.done += 1
-        yard.settle(outcome)
+        yard.settle(outcome, effort.patience_s)
     return outcome
 
 
 def stop_worker_control(effort: Effort) -> str:
     def measure(outcome: Outcome) -> None:
-        broken = Effort(effort.seed, 5, effort.deadline, effort.folder)
-        outcome.failures += stop_worker(broken, mqtt={"session_expiry_s": 0}).failures
+        outcome.failures += stop_worker(effort.broken(5), mqtt={"session_expiry_s": 0}).failures
 
     return f"with session_expiry_s 0: {must_fail(measure)}"

@@ -9,23 +9,33 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 TESTS = Path(__file__).resolve().parent.parent
 LEDGER, PAGE = TESTS / "results.json", TESTS / "RESULTS.md"
+PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How far a run goes: ``count`` units or until the monotonic ``deadline``, whichever is first."""
+    """How far a run goes: ``count`` units or until the monotonic ``deadline``, whichever is first.
+
+    What is missing counts as lost when nothing has come for ``patience_s``. Processes may wait long for a busy
+    machine; only what must fail need not be waited for.
+    """
 
     seed: int
     count: int
     deadline: float
     folder: Path
+    patience_s: float = PATIENCE_S
+
+    def broken(self, count: int) -> Effort:
+        """For ``count`` units of what must fail."""
+        return replace(self, count=count, patience_s=8.0)
 
     def goes_on(self, done: int) -> bool:
         return done < self.count and time.monotonic() < self.deadline
