@@ -15,6 +15,7 @@ import numpy as np
 from edge.link import Link
 from edge.link_handler import QuietHandler
 from tests.edge.worker_process import client, small_pictures, wait_for
+from tests.soak import ideal
 from tests.soak.fleet import QUICK, Forked, Yard, must_fail
 from tests.soak.ledger import Effort, Outcome
 
@@ -119,6 +120,8 @@ def one_load(
         status = _settled_status(worker, len(frames))
         verdicts = list(yard.verdicts.all)
     _judge_ages(outcome, verdicts, crowd.lags_ms)
+    ideal_ms = _p99([1000 * age for age in ideal.ages(frames, SERVICE_S)])
+    outcome.see("p99 of a worker that loses no time ms", round(ideal_ms))
     offered = sum(camera != "noisy" for _, camera in frames)
     served = sum(verdict["camera"] != "noisy" for verdict in verdicts)
     outcome.add("quiet frames", offered)
