@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge.publish import MOMENT_S
@@ -20,6 +20,15 @@ OURS = ("listener", "password_file", "acl_file", "allow_anonymous", "persistence
 DEFAULTS = ("autosave_interval 1800", "autosave_on_changes false", "max_queued_messages 100000")
 
 
+@dataclass(frozen=True)
+class Kill:
+    """When the broker was killed and when it was back, monotonic; whether a worker was connected."""
+
+    at_s: float
+    back_s: float
+    served: bool
+
+
 def shipped() -> tuple[str, ...]:
     """``deploy/mosquitto.conf`` without what is a container's own: paths, rights and the listener."""
     lines = (ROOT / "deploy" / "mosquitto.conf").read_text().splitlines()
@@ -32,7 +41,7 @@ def kill_broker(effort: Effort, lines: tuple[str, ...] | None = None) -> Outcome
     Camera a is any camera, and may lose what was confirmed in the broker's last moment, before it saved; camera b is
     ``edge publish``, which sends that again.
     """
-    outcome, rng, kills = Outcome(), random.Random(effort.seed), list[tuple[float, float]]()
+    outcome, rng, kills = Outcome(), random.Random(effort.seed), list[Kill]()
     with Yard(effort.folder, *(lines or shipped())) as yard:
         worker = yard.worker()
         worker.start()
@@ -43,21 +52,24 @@ def kill_broker(effort: Effort, lines: tuple[str, ...] | None = None) -> Outcome
             while sum(camera.confirmed for camera in cameras) < before + 3:
                 time.sleep(0.05)
             time.sleep(rng.uniform(0.0, 1.5))
-            killed = time.monotonic()
+            killed, served = time.monotonic(), worker.is_connected()
             yard.broker.kill()
             time.sleep(rng.uniform(0.0, 0.3))
             yard.broker.start()
-            kills.append((killed, time.monotonic()))
+            kills.append(Kill(killed, time.monotonic(), served))
             outcome.done += 1
         _judge_losses(outcome, yard.settle(outcome, effort.patience_s), kills)
     return outcome
 
 
-def _judge_losses(outcome: Outcome, lost: list[tuple[str, float]], kills: list[tuple[float, float]]) -> None:
-    """``kills``: when the broker was killed, and when it was back; what was confirmed is ``lost`` by the next kill."""
+def _judge_losses(outcome: Outcome, lost: list[tuple[str, float]], kills: list[Kill]) -> None:
+    """What was confirmed is ``lost`` by the next kill."""
     outcome.add("lost of those from edge publish", sum(camera == "b" for camera, _ in lost))
+    outcome.add("kills while a worker was connected", sum(kill.served for kill in kills))
     for camera, confirmed in lost:
-        before_s = next((max(0.0, kill - confirmed) for kill, back in kills if confirmed < back), math.inf)
+        kill = next((kill for kill in kills if confirmed < kill.back_s), Kill(math.inf, math.inf, True))
+        before_s = max(0.0, kill.at_s - confirmed)
+        outcome.add("lost while a worker was connected", kill.served)
         outcome.see("lost one's confirmation, ms before the kill", round(1000 * before_s, 1))
         outcome.demand(before_s <= SAVE_S and camera == "a", f"{camera}: lost, {before_s:.3f} s after its confirmation")
 

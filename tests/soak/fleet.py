@@ -91,6 +91,11 @@ class Forked:
     def wait_connected(self) -> None:
         wait_for(lambda: "connected broker=" in self.log(), 20, f"a connection {self._log}")
 
+    def is_connected(self) -> bool:
+        """Whether it says so, and has not said since that it lost the connection."""
+        log = self.log()
+        return log.rfind(" connected broker=") > log.rfind(" disconnected broker=")
+
     def wait(self) -> int:
         """Its exit code; -9 where it was killed."""
         assert self._pid is not None
