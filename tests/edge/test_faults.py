@@ -48,7 +48,8 @@ def test_paho_alone_passes_the_brokers_receive_maximum(tmp_path: Path) -> None:
 @pytest.mark.parametrize("in_flight", [1, 2])
 def test_overload_every_frame_has_one_end_and_quiet_cameras_are_served(tmp_path: Path, in_flight: int) -> None:
     outcome = Outcome()
-    overload.one_load(outcome, tmp_path, overload.plan(effort(tmp_path, 1), 4, 8, 4.0), "latest", 4.0, in_flight)
+    frames = overload.plan(effort(tmp_path, 1), 4, 8, 4.0, service_s=0.05)
+    overload.one_load(outcome, tmp_path, frames, "latest", 4.0, service_s=0.05, in_flight=in_flight)
     assert [failure for failure in outcome.failures if "percentile" not in failure] == []
     assert outcome.sums["dropped"] > 0
 

@@ -75,9 +75,11 @@ class Crowd(QuietHandler):
         return 0.01
 
 
-def plan(effort: Effort, factor: float, cameras: int, seconds: float) -> list[tuple[float, str]]:
+def plan(
+    effort: Effort, factor: float, cameras: int, seconds: float, service_s: float = SERVICE_S
+) -> list[tuple[float, str]]:
     """Frames that together are ``factor`` times what the worker can judge: one noisy camera, the others quiet."""
-    rng, capacity = random.Random(effort.seed), 1 / SERVICE_S
+    rng, capacity = random.Random(effort.seed), 1 / service_s
     quiet, noisy = QUIET_SHARE * capacity, (factor - QUIET_SHARE) * capacity
     frames = [(n / noisy, "noisy") for n in range(int(seconds * noisy))]
     period = (cameras - 1) / quiet
@@ -107,12 +109,13 @@ def one_load(
     frames: list[tuple[float, str]],
     policy: str,
     seconds: float,
+    service_s: float = SERVICE_S,
     in_flight: int = 1,
 ) -> None:
     """Send ``frames`` to a worker and account for each of them."""
     with Yard(folder, *QUICK) as yard:
         sections = {"mailbox": {"policy": policy}, "batch": {"max": 1}, "status": {"port": 0}}
-        worker = yard.worker(service_s=SERVICE_S, in_flight=in_flight, **sections)
+        worker = yard.worker(service_s=service_s, in_flight=in_flight, **sections)
         worker.start()
         worker.wait_connected()
         crowd = Crowd(yard.broker, frames)
@@ -120,7 +123,7 @@ def one_load(
         status = _settled_status(worker, len(frames))
         verdicts = list(yard.verdicts.all)
     _judge_ages(outcome, verdicts, crowd.lags_ms)
-    ideal_ms = _p99([1000 * age for age in ideal.ages(frames, SERVICE_S)])
+    ideal_ms = _p99([1000 * age for age in ideal.ages(frames, service_s)])
     outcome.see("p99 of a worker that loses no time ms", round(ideal_ms))
     offered = sum(camera != "noisy" for _, camera in frames)
     served = sum(verdict["camera"] != "noisy" for verdict in verdicts)

@@ -198,9 +198,9 @@ def plant_leak(nbytes: int) -> None:
     """Keep so many bytes for every batch that is judged."""
     real, kept = FakeCascade.finish, list[bytes]()
 
-    def finish(self: FakeCascade, frames: Sequence[Frame]) -> list[Verdict]:
-        kept.extend(os.urandom(nbytes) for _ in frames)
-        return real(self, frames)
+    def finish(self: FakeCascade, collected: tuple[Sequence[Frame], float]) -> list[Verdict]:
+        kept.extend(os.urandom(nbytes) for _ in collected[0])
+        return real(self, collected)
 
     FakeCascade.finish = finish  # type: ignore[method-assign]
 
