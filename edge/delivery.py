@@ -174,11 +174,18 @@ class Delivery:
         return None if key is None else self._outbox.pop(key, None)
 
     def shed(self, most: int) -> list[Outgoing]:
-        """Take the oldest verdicts that are not on their way out of an outbox of more than ``most``; returns them."""
+        """Take the oldest verdicts that are not on their way out of an outbox of more than ``most``; returns them.
+
+        One whose frame is still to be acknowledged stays: the broker holds the frame, and bounds how many there are.
+        """
         excess = len(self._outbox) - most
-        verdicts = (key for key in self._unsent if self._outbox[key].kind == "verdict")
+        verdicts = (key for key in self._unsent if self._may_go(self._outbox[key]))
         oldest = list(islice(verdicts, max(0, excess)))
         return [outgoing for key in oldest if (outgoing := self.abandon(key)) is not None]
+
+    @staticmethod
+    def _may_go(waiting: Outgoing) -> bool:
+        return waiting.kind == "verdict" and not any(ticket.qos for ticket in waiting.tickets)
 
     def abandon_stored(self, key: str) -> Outgoing | None:
         """Take out a waiting publication whose payload was in the spool and is there no more.

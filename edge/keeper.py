@@ -13,7 +13,7 @@ from edge.spool import Spool
 
 log = logging.getLogger(__name__)
 
-MEMORY_MOST = 10_000  # publications; verdicts of QoS 0 frames may come without end
+MEMORY_MOST = 10_000  # publications, beyond which verdicts of QoS 0 frames are dropped: they may come without end
 RETRY_S = 1.0  # how soon a disk that failed is tried again
 
 

@@ -121,6 +121,17 @@ def test_shed_takes_the_oldest_verdicts_that_are_not_on_their_way(delivery: Deli
     assert send(delivery, 2) == "note"
 
 
+def test_shed_leaves_a_verdict_whose_frame_is_to_be_acknowledged(delivery: Delivery) -> None:
+    """Mosquitto 2.0.11 sends a backlog far beyond our Receive Maximum, and its PUBACKs behind it."""
+    delivery.connect(1)
+    for number, qos in enumerate((1, 0, 1)):
+        verdict = outgoing(f"{number}")
+        verdict.tickets.append(delivery.arrive(number + 1, qos))
+        delivery.offer(verdict)
+    assert [old.key for old in delivery.shed(0)] == ["1"]
+    assert delivery.outbox == 2
+
+
 def test_newest_takes_the_place_of_waiting_notes_to_its_topic_alone(delivery: Delivery) -> None:
     delivery.offer(outgoing("old", "notice", "state"))
     delivery.offer(outgoing("other", "notice", "elsewhere"))
