@@ -48,10 +48,11 @@ ROWS = [
         "kills",
         run="broker_kills:kill_broker",
         control="broker_kills:kill_broker_control",
-        note="Mosquitto 2.0.11 confirms, then writes, syncs and renames its store: what it confirmed between a save and "
-        "the kill is lost, and no setting of it changes that. Camera a is any camera; b is `edge publish`, which sends "
-        "again what was confirmed in the last two seconds of a lost connection. Measured at load 15 on two cores, where "
-        "the worker was behind, and the shipped configuration writes the whole store for each acknowledgement",
+        note="Mosquitto 2.0.11 confirms, then writes, syncs and renames its store: what it confirmed between a "
+        "save and the kill is lost, and no setting of it changes that. Camera a is any camera; b is `edge "
+        "publish`, which sends again what was confirmed in the last two seconds of a lost connection. "
+        "Measured at load 15 on two cores, where the worker was behind, and the shipped configuration writes "
+        "the whole store for each acknowledgement",
     ),
     Row(
         3,
@@ -230,8 +231,8 @@ ROWS = [
         1_000_000,
         "mutants",
         "fuzz",
-        note="The 685 ms were the clock's, on two cores at a load of ten. Since then a run also tells what was computed "
-        "for an answer, and fails by that",
+        note="The 685 ms were the clock's, on two cores at a load of ten. Since then a run also tells what was "
+        "computed for an answer, and fails by that",
         run="bad_pictures:mutants",
         control="bad_pictures:mutants_control",
     ),
