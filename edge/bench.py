@@ -25,7 +25,7 @@ import numpy as np
 from edge.bench_life import measure_life
 from edge.config import Config
 from edge.mailbox import Mailbox
-from edge.parts import Parts, decode_ahead, decode_workers, fills_the_device, link_settings, load_parts
+from edge.parts import Parts, decode_ahead, decode_threads, fills_the_device, link_settings, load_parts
 from edge.pipeline import Flight, Pipeline
 from edge.pool import Intake, start_module
 from edge.records import RawFrame, Ticket
@@ -184,7 +184,7 @@ class _Bench:
         """Frames a second of decode, engine and gate with frames in memory, by the worker's own intake."""
         most = self._config.batch.max
         mailbox = Mailbox("every", 4 * most, 1 << 30)
-        intake = Intake(mailbox, parts.decoder, decode_workers(self._config), ahead=decode_ahead(self._config, parts))
+        intake = Intake(mailbox, parts.decoder, decode_threads(self._config), ahead=decode_ahead(self._config, parts))
         frames = self._frames_in_memory()
         intake.start()
         done, began = 0, 0.0

@@ -1,36 +1,66 @@
 """The decoder's child process, ``python -m edge.decode_child FD SETTINGS``: shared memory takes pictures and pixels.
 
-A request on stdin is the picture's length (8 bytes, little-endian); its bytes lie at the start of the shared memory.
-The answer on stdout is a length (4 bytes) and that much JSON: sizes of what now lies behind the picture, or an error.
-The child holds no socket, no file and no secret, may not gain privileges, write files or outgrow its memory, and ends
-when its stdin does. One that hangs while nobody is left to kill it ends itself.
+The shared memory has one slot for each picture that may be on its way, and each slot a pipe for its answer. A request
+on stdin names a slot and the length of the picture that lies there; several may wait, they are served in their order.
+The answer is one write: sizes of what now lies in the slot, or an error's sentence. The child holds no socket, no file
+and no secret, may not gain privileges, write files or outgrow its memory, and ends when its stdin does. One that hangs
+while nobody is left to kill it ends itself.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import faulthandler
 import json
 import mmap
 import os
 import resource
+import signal
 import struct
 import sys
-from typing import Any, BinaryIO
+from dataclasses import dataclass
+from typing import Any, get_args
 
 import numpy as np
 
 from edge.picture import PictureOpener
 from engines import ImageError, ImageLimits, InputSpec
+from engines.image_header import ImageFormat
 
-REQUEST = struct.Struct("<Q")
-ANSWER = struct.Struct("<I")
-MAX_ANSWER = 4096
+REQUEST = struct.Struct("<IQ")  # slot, bytes of the picture
+ANSWER = struct.Struct("<BB4I")  # kind, format, width, height, rows, columns; behind an ERROR its sentence in UTF-8
+READY, PICTURE, ERROR = range(3)
+FORMATS: tuple[ImageFormat, ...] = get_args(ImageFormat)
+MAX_ANSWER = 4096  # what a pipe takes in one piece
 MEMORY_HEADROOM = 1 << 30  # bytes over what the started child maps: ImageLimits' worst picture fits
-LONGEST_S = 60.0  # of one picture; the parent loses its patience long before
+LONGEST_S = 60  # of one picture; the parent loses its patience long before
 _PR_SET_NO_NEW_PRIVS = 38
 _MAX_SENTENCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Bytes that a slot has for a picture, the engine's input and the pixels, one behind the other on whole pages."""
+
+    picture: int
+    prepared: int
+    pixels: int
+
+    @property
+    def prepared_at(self) -> int:
+        return _pages(self.picture)
+
+    @property
+    def pixels_at(self) -> int:
+        return self.prepared_at + _pages(self.prepared)
+
+    @property
+    def size(self) -> int:
+        return self.pixels_at + _pages(self.pixels)
+
+
+def _pages(count: int) -> int:
+    return -(-count // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
 def main(descriptor: str, settings: str) -> None:
@@ -41,45 +71,37 @@ def main(descriptor: str, settings: str) -> None:
         tuple(given["minimum"]),
         ImageLimits(**{**given["limits"], "formats": tuple(given["limits"]["formats"])}),
     )
-    with mmap.mmap(int(descriptor), given["total_bytes"]) as memory:
-        os.close(int(descriptor))
-        _confine()
-        requests, answers = sys.stdin.buffer, sys.stdout.buffer
-        _answer(answers, {"ready": True})
-        while len(request := requests.read(REQUEST.size)) == REQUEST.size:
-            (length,) = REQUEST.unpack(request)
-            faulthandler.dump_traceback_later(LONGEST_S, exit=True)
-            answer = _open(opener, memory, length, given["picture_bytes"])
-            faulthandler.cancel_dump_traceback_later()
-            _answer(answers, answer)
+    layout, answers = Layout(**given["layout"]), given["answers"]
+    memory = memoryview(mmap.mmap(int(descriptor), len(answers) * layout.size))
+    slots = [memory[n * layout.size : (n + 1) * layout.size] for n in range(len(answers))]
+    os.close(int(descriptor))
+    _confine()
+    os.write(answers[0], ANSWER.pack(READY, 0, 0, 0, 0, 0))
+    while len(request := sys.stdin.buffer.read(REQUEST.size)) == REQUEST.size:
+        slot, length = REQUEST.unpack(request)
+        signal.alarm(LONGEST_S)
+        answer = _open(opener, slots[slot], length, layout)
+        signal.alarm(0)
+        os.write(answers[slot], answer)
 
 
-def _open(opener: PictureOpener, memory: mmap.mmap, length: int, at: int) -> dict[str, Any]:
+def _open(opener: PictureOpener, slot: memoryview, length: int, layout: Layout) -> bytes:
     try:
-        picture = opener(memory[:length], "")
-        pixels, prepared = picture.pixels, picture.features_input
-        np.frombuffer(memory, np.uint8, pixels.nbytes, at)[:] = pixels.reshape(-1)
-        end = at + pixels.nbytes
-        memory[end : end + prepared.nbytes] = prepared.tobytes()
+        picture = opener(bytes(slot[:length]), "")
+        for array, at in ((picture.features_input, layout.prepared_at), (picture.pixels, layout.pixels_at)):
+            np.frombuffer(slot, array.dtype, array.size, at).reshape(array.shape)[...] = array
     except ImageError as error:
-        return {"error": str(error)[:_MAX_SENTENCE]}
+        return _refusal(str(error))
     except MemoryError:
-        return {"error": "decoding the picture takes more memory than a decoder is allowed; send it smaller"}
+        return _refusal("decoding the picture takes more memory than a decoder is allowed; send it smaller")
     except Exception as error:  # noqa: BLE001 - a fault of ours is no crime of the picture's
-        return {"error": f"decoding failed inside the decoder: {type(error).__name__}"}
-    return {
-        "width": picture.width,
-        "height": picture.height,
-        "format": picture.format,
-        "rows": pixels.shape[0],
-        "columns": pixels.shape[1],
-    }
+        return _refusal(f"decoding failed inside the decoder: {type(error).__name__}")
+    rows, columns = picture.pixels.shape[:2]
+    return ANSWER.pack(PICTURE, FORMATS.index(picture.format), picture.width, picture.height, rows, columns)
 
 
-def _answer(answers: BinaryIO, content: dict[str, Any]) -> None:
-    data = json.dumps(content).encode()
-    answers.write(ANSWER.pack(len(data)) + data)
-    answers.flush()
+def _refusal(sentence: str) -> bytes:
+    return ANSWER.pack(ERROR, 0, 0, 0, 0, 0) + sentence[:_MAX_SENTENCE].encode()
 
 
 def _confine() -> None:

@@ -18,7 +18,7 @@ from edge.decode import Decoder
 from edge.errors import ConfigError
 from edge.gate import Gate
 from edge.gate_file import load_gate
-from edge.isolated import IsolatedOpener
+from edge.isolated import IN_FLIGHT, IsolatedOpener
 from edge.link_handler import LinkSettings
 from edge.parity import check_parity, check_species_parity
 from edge.picture import PictureOpener
@@ -173,11 +173,16 @@ def patience(config: Config) -> Patience:
 
 
 def decode_workers(config: Config) -> int:
-    """Decoder threads: as configured, else all cores but the one that feeds the engine, 1 to 8."""
+    """Pictures decoded at a time: as configured, else all cores but the one that feeds the engine, 1 to 8."""
     workers = config.decode.workers
     if isinstance(workers, int):
         return workers
     return max(1, min(8, len(os.sched_getaffinity(0)) - 1))
+
+
+def decode_threads(config: Config) -> int:
+    """Decoder threads: each decodes by itself, or keeps a picture at a decoder process, which holds a few."""
+    return decode_workers(config) * (IN_FLIGHT if config.decode.mode == "isolated" else 1)
 
 
 def fills_the_device(config: Config) -> bool:

@@ -28,7 +28,7 @@ from edge.mailbox import Mailbox
 from edge.parts import (
     Parts,
     decode_ahead,
-    decode_workers,
+    decode_threads,
     fills_the_device,
     frame_filter,
     link_settings,
@@ -160,7 +160,7 @@ class Worker:
         config, box = self.config, self.config.mailbox
         settings = link_settings(config)
         mailbox = Mailbox(box.policy, box.max_frames, box.max_bytes)
-        self._intake = Intake(mailbox, parts.decoder, decode_workers(config), ahead=decode_ahead(config, parts))
+        self._intake = Intake(mailbox, parts.decoder, decode_threads(config), ahead=decode_ahead(config, parts))
         keeper = Keeper(open_spool(config), self.health.spool_failed)
         self._courier = Courier(
             self._topics,

@@ -41,7 +41,10 @@ OWNERS = {
 }
 THREADS = ["_thread", "concurrent", "multiprocessing", "queue", "signal", "threading"]
 THREAD_FILES = ["edge/worker.py", "edge/pool.py"]
-SIGNAL_FILES = ["engines/build_command.py"]  # no KeyboardInterrupt may pass through TensorRT's own frames
+SIGNAL_FILES = [
+    "engines/build_command.py",  # no KeyboardInterrupt may pass through TensorRT's own frames
+    "edge/decode_child.py",  # an alarm ends a child that hangs when its worker is gone
+]
 LOCKS = {"threading.Lock", "threading.RLock"}  # a lock starts nothing
 UNPICKLERS = ["pickle", "shelve", "dill", "cloudpickle", "joblib", "marshal"]
 PURE = ["edge/cascade.py", "edge/pipeline.py", "edge/gate*.py", "edge/records.py", "edge/delivery.py"]

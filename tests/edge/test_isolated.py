@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -21,18 +22,18 @@ from edge.decode import Decoder
 from edge.errors import DecoderError, PoisonError
 from edge.isolated import IsolatedOpener
 from edge.mailbox import Mailbox
-from edge.picture import PictureOpener
+from edge.picture import Picture, PictureOpener
 from edge.poison import PoisonJournal
 from edge.pool import Intake
 from edge.worker import Worker
 from engines import ImageError, ImageLimits, InputSpec
-from tests.edge.decode_child_fault import ABORT, DEAF, GREEDY, HANG, LYING, RAISING
+from tests.edge.decode_child_fault import ABORT, DEAF, GREEDY, HANG, LYING, RAISING, SLOW
 from tests.edge.frames import raw_frame
 from tests.edge.worker_process import Camera, Verdicts, client, demo_config, small_pictures, wait_for
 from tests.mosquitto import Broker
 
 OPENER = PictureOpener(InputSpec(layout="NCHW", height=32, width=32), (32, 32), ImageLimits(max_pixels=4_000_000))
-PICTURE_BYTES = 1 << 21
+PICTURE_BYTES = 1 << 22
 
 
 def jpeg(seed: int = 0, size: tuple[int, int] = (120, 160)) -> bytes:
@@ -44,7 +45,7 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def opened(opener: IsolatedOpener, image: bytes) -> object:
+def opened(opener: IsolatedOpener, image: bytes) -> Picture:
     return opener(image, digest(image))
 
 
@@ -91,12 +92,13 @@ def test_bad_picture_is_the_same_sentence_and_costs_no_child(honest: IsolatedOpe
     with pytest.raises(ImageError) as there:
         opened(honest, bad)
     assert str(there.value) == str(here.value)
-    assert len(honest._idle) == 1
+    assert len(honest._children) == 1
+    assert honest._children[0].load() == 0
     assert not honest.journal.is_poison(digest(bad))
 
 
 def test_picture_larger_than_the_shared_memory_is_refused_before_it_is_copied(honest: IsolatedOpener) -> None:
-    with pytest.raises(ImageError, match="at most 2097152"):
+    with pytest.raises(ImageError, match="at most 4194304"):
         opened(honest, b"\xff" * (PICTURE_BYTES + 1))
 
 
@@ -107,9 +109,9 @@ def test_picture_that_costs_two_decoders_is_never_tried_a_third_time(faulty: Iso
     take = faulty._take
 
     def counted() -> object:
-        child = take()
-        children.append(child._process.pid)
-        return child
+        child, slot = take()
+        children.append(child.pid)
+        return child, slot
 
     faulty._take = counted  # type: ignore[method-assign,assignment]
     with pytest.raises(PoisonError):
@@ -140,7 +142,7 @@ def test_fault_of_the_decoder_itself_is_no_crime_of_the_picture(faulty: Isolated
 def test_child_that_died_with_nothing_to_do_costs_no_picture_anything() -> None:
     opener = IsolatedOpener(OPENER, PICTURE_BYTES, 2, PoisonJournal())
     image = jpeg(8)
-    for child in list(opener._idle):
+    for child in opener._children:
         child._process.kill()
         child._process.wait()
     opened(opener, image)
@@ -154,9 +156,9 @@ def test_children_outlive_the_thread_that_started_them() -> None:
     starter.start()
     starter.join()
     time.sleep(0.2)
-    pid = found[0]._idle[0]._process.pid
+    pid = found[0]._children[0].pid
     opened(found[0], jpeg(9))
-    assert found[0]._idle[0]._process.pid == pid
+    assert found[0]._children[0].pid == pid
     found[0].close()
 
 
@@ -217,6 +219,90 @@ def test_decoder_marks_poison_and_serves_its_neighbours(faulty: IsolatedOpener) 
     assert [frame.error is None for frame in frames] == [n != 3 for n in range(8)]
 
 
+@pytest.mark.parametrize("end", [ABORT, HANG, LYING, DEAF])
+def test_neighbour_at_the_same_child_is_decoded_and_not_blamed(faulty: IsolatedOpener, end: bytes) -> None:
+    poison, neighbours = jpeg(20) + end, [jpeg(21 + n) for n in range(6)]
+    with ThreadPoolExecutor(isolated.IN_FLIGHT) as threads:
+        fates = [threads.submit(opened, faulty, image) for image in (neighbours[0], poison, *neighbours[1:])]
+        assert isinstance(fates.pop(1).exception(20), PoisonError)
+        for image, fate in zip(neighbours, fates, strict=True):
+            np.testing.assert_array_equal(fate.result(20).pixels, OPENER(image, "").pixels)
+    assert set(faulty.journal._crashes) == {digest(poison)}
+    assert len(faulty._children) <= 2  # a neighbour may have found none while the next one was started
+
+
+def test_patience_begins_when_the_child_takes_the_picture(faulty: IsolatedOpener) -> None:
+    slow = [jpeg(30 + n) + SLOW for n in range(isolated.IN_FLIGHT)]
+    pid = faulty._children[0].pid
+    with ThreadPoolExecutor(len(slow)) as threads:  # one patience is 1 s, both together take 1.4 s
+        assert len(list(threads.map(lambda image: opened(faulty, image), slow))) == len(slow)
+    assert faulty._children[0].pid == pid
+
+
+def test_several_threads_share_a_child_and_get_their_own_pictures(honest: IsolatedOpener) -> None:
+    images = [jpeg(40 + n, (60 + n, 90 - n)) for n in range(40)]
+    with ThreadPoolExecutor(isolated.IN_FLIGHT) as threads:
+        pictures = list(threads.map(lambda image: opened(honest, image), images))
+    for image, picture in zip(images, pictures, strict=True):
+        np.testing.assert_array_equal(picture.pixels, OPENER(image, "").pixels)
+    assert len(honest._children) == 1
+
+
+def test_thread_without_room_at_a_child_gets_a_fresh_one() -> None:
+    opener = IsolatedOpener(OPENER, PICTURE_BYTES, 1, PoisonJournal())
+    held = [opener._take() for _ in range(isolated.IN_FLIGHT)]
+    opened(opener, jpeg(50))
+    assert len(opener._children) == 2
+    for child, slot in held:
+        child.release(slot)
+    opener.close()
+
+
+def test_answer_may_be_looked_for_while_its_thread_waits(honest: IsolatedOpener) -> None:
+    child, slot = honest._take()
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(slot.wait, 1.0)
+        time.sleep(0.2)
+        assert not slot.has_answer()
+        assert waiting.result(10) is False
+    child.release(slot)
+
+
+def test_lost_children_leave_no_descriptor_and_no_process(faulty: IsolatedOpener) -> None:
+    opened(faulty, jpeg(60))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    lost = faulty._children[0].pid
+    for n in range(3):
+        with pytest.raises(PoisonError):
+            opened(faulty, jpeg(61 + n) + ABORT)
+    opened(faulty, jpeg(60))
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert not Path(f"/proc/{lost}").exists()
+
+
+def test_closing_ends_those_who_wait_and_blames_no_picture(faulty: IsolatedOpener) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        fate = threads.submit(opened, faulty, jpeg(70) + SLOW)
+        time.sleep(0.2)
+        faulty.close()
+        assert isinstance(fate.exception(5), DecoderError)
+    assert not faulty.journal._crashes
+
+
+def test_large_picture_gives_its_shared_memory_back(honest: IsolatedOpener, monkeypatch: pytest.MonkeyPatch) -> None:
+    def shared_kib() -> int:
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("RssShmem:")[2].split()[0])
+
+    monkeypatch.setattr(isolated, "_KEPT_BYTES", 1 << 20)
+    opened(honest, jpeg(80))
+    before = shared_kib()
+    image = np.full((700, 1000, 3), 7, np.uint8)  # few bytes, many pixels
+    picture = opened(honest, cv2.imencode(".png", image)[1].tobytes())
+    assert picture.pixels.nbytes > 2_000_000
+    assert shared_kib() < before + 1500
+
+
 def test_decoder_process_that_cannot_start_is_a_sentence_and_ends_the_intake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isolated, "_MODULE", "tests.edge.no_such_module")
     with pytest.raises(DecoderError, match="did not start"):
@@ -235,10 +321,11 @@ def test_child_holds_no_descriptor_of_the_worker_and_ends_with_it(honest: Isolat
     os.set_inheritable(secret, True)
     fresh = IsolatedOpener(OPENER, PICTURE_BYTES, 1, PoisonJournal())
     os.close(secret)
-    process = fresh._idle[0]._process
+    process = fresh._children[0]._process
     status = Path(f"/proc/{process.pid}/status").read_text()
     assert "NoNewPrivs:\t1" in status
-    assert len(list(Path(f"/proc/{process.pid}/fd").iterdir())) == 4  # three pipes and the shared memory
+    held = len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
+    assert held == 4 + isolated.IN_FLIGHT  # requests, /dev/null twice, the shared memory, answers
     assert process.stdin is not None
     process.stdin.close()
     assert process.wait(5.0) == 0

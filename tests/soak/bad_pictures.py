@@ -85,7 +85,7 @@ def _spend(bad: bytes, good: bytes, journal: Path, outcome: Outcome) -> tuple[in
                 longest = max(longest, time.monotonic() - served)
                 served = time.monotonic()
                 outcome.add("good pictures served")
-            alive = [child._process.pid for child in opener._idle]
+            alive = [child.pid for child in opener._children]
             outcome.demand(len(alive) == 1, "not exactly one decoder is left")
         spent = max(spent, sum(json.loads(journal.read_text()).values()))
     return spent, longest
