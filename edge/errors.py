@@ -8,6 +8,7 @@ ParrotgateError
 ├── DecoderError      exit 75   no decoder process starts
 ├── SpoolError                  the disk refuses the verdict spool; the worker goes on without it
 │   └── SpoolDamaged            a kept verdict is damaged for good
+├── SpoolTaken        exit 75   another running worker uses the spool's folder
 └── LinkError         exit 75   the broker cannot be reached or refuses us
     └── LinkRefused   exit 78   wrong credentials or certificate: a restart will not help
 """
@@ -58,6 +59,12 @@ class SpoolError(ParrotgateError):
 
 class SpoolDamaged(SpoolError):  # noqa: N818 - named for what is there
     """A kept verdict is damaged or its file is gone: no later read gives it back."""
+
+
+class SpoolTaken(ParrotgateError):  # noqa: N818 - named for what is there
+    """Another worker of this name runs on the same spool; it may be one that is about to end."""
+
+    exit_code = EXIT_TRANSIENT
 
 
 class LinkError(ParrotgateError):

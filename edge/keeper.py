@@ -9,7 +9,7 @@ from threading import Lock
 
 from edge.delivery import Outgoing
 from edge.errors import SpoolDamaged, SpoolError
-from edge.spool import Spool
+from edge.spool import SYNC_EVERY_S, Spool
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Keeper:
         self._clock = clock
         self._lock = Lock()
         self._retry_at = 0.0
-        self._ill = False
+        self._ill = self._flushing = False
 
     def recover(self) -> list[Outgoing]:
         """What an earlier process kept and nobody has confirmed, oldest first."""
@@ -49,6 +49,8 @@ class Keeper:
             except SpoolError as error:
                 self._note(error)
                 return []
+            if self._spool.unread:
+                self._note(SpoolError(f"cannot read in {self._spool.folder}: {'; '.join(self._spool.unread[:3])}"))
         if records:
             log.info("spool folder=%s verdicts=%d", self._spool.folder, len(records))
         return [Outgoing(r.key, "verdict", r.topic, b"", camera=r.camera, stored=True) for r in records]
@@ -75,6 +77,33 @@ class Keeper:
             log.warning("the spool in %s takes verdicts again", self._spool.folder)
         outgoing.stored, outgoing.payload = True, b""
         return dropped
+
+    def flush(self) -> None:
+        """Have the disk take what was kept; waits for it and holds nobody up meanwhile."""
+        if self._spool is None or self._flushing:
+            return
+        with self._lock:
+            self._flushing, paths = True, self._spool.unsynced()
+        try:
+            self._spool.flush(paths)
+        except SpoolError as error:
+            with self._lock:
+                self._spool.again(paths)
+                self._note(error)
+        finally:
+            self._flushing = False
+
+    def flush_until(self, over: Callable[[float], bool]) -> None:
+        """Flush every second until ``over``, which waits as many seconds as it is given, says so."""
+        while self._spool is not None and not over(SYNC_EVERY_S):
+            self.flush()
+
+    def close(self) -> None:
+        """The last flush, unless one hangs, and the spool's folder is free for another process."""
+        if self._spool is not None:
+            self.flush()
+            with self._lock:
+                self._spool.close()
 
     def most(self) -> int:
         """How many publications the outbox may hold: those on disk, and a bounded number in memory."""

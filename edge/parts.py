@@ -26,6 +26,7 @@ from edge.plan_build import ROLES, Building, ready_plan
 from edge.poison import PoisonJournal
 from edge.progress import Patience
 from edge.spool import Spool
+from edge.spool_lock import lock_folder
 from engines import Engine, ImageLimits, InputSpec, ModelError, open_engine
 from engines.base import Device
 
@@ -159,11 +160,16 @@ def stale_filters(config: Config) -> tuple[str, ...]:
 
 
 def open_spool(config: Config) -> Spool | None:
-    """The verdict spool where one is configured, in a folder of the worker's name: two workers must not share one."""
+    """The verdict spool where one is configured, in a folder of the worker's name, locked against a second worker.
+
+    Raises:
+        SpoolTaken: another process has it.
+    """
     spool = config.spool
     if spool.folder is None:
         return None
-    return Spool(spool.folder / config.worker, spool.max_mib * MIB, float(spool.max_age_s))
+    folder = spool.folder / config.worker
+    return Spool(folder, spool.max_mib * MIB, float(spool.max_age_s), lock=lock_folder(folder))
 
 
 def patience(config: Config) -> Patience:

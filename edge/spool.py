@@ -11,6 +11,10 @@ without a connection nothing could be acknowledged anyway. So the spool can only
 take none away. It is for what no broker holds: verdicts of QoS 0 frames. The others are not written, which also spares
 the card.
 
+A record is handed to the system when it is kept, and to the disk itself by ``flush``, which somebody calls every second
+or so without the caller's lock: a disk that takes its time holds up neither those who keep nor those who send. A power
+cut takes what came after the last ``flush``.
+
 Ages count seconds during which a worker ran, not wall time: a clock that jumps by fifty years drops nothing.
 """
 
@@ -18,17 +22,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge.errors import SpoolDamaged, SpoolError
 from edge.spool_file import Disk, Record, Removal, encode, payload_at, scan
 
 FILE_BYTES = 1 << 20
-SYNC_EVERY_S = 1.0  # between two syncs while verdicts are written; a power cut may take what came after the last one
+SYNC_EVERY_S = 1.0  # between two flushes
 
 
 @dataclass(slots=True)
@@ -49,8 +54,8 @@ class _Place:
 class Spool:
     """Records kept in ``folder``, at most ``max_bytes`` of files and ``max_age_s`` seconds old.
 
-    ``clock`` gives monotonic seconds. Every method but ``drop_old`` and ``in`` may raise SpoolError; the spool stays
-    usable after it.
+    ``clock`` gives monotonic seconds; ``lock`` is a descriptor that ``close`` closes. Every method but ``drop_old`` and
+    ``in`` may raise SpoolError; the spool stays usable after it.
     """
 
     def __init__(
@@ -61,7 +66,9 @@ class Spool:
         *,
         disk: Disk | None = None,
         clock: Callable[[], float] = time.monotonic,
+        lock: int | None = None,
     ) -> None:
+        self._lock = lock
         self.folder = folder
         self._disk = disk or Disk()
         self._clock = clock
@@ -71,8 +78,9 @@ class Spool:
         self._places: OrderedDict[str, _Place] = OrderedDict()
         self._open: int | None = None
         self._ran_s, self._began_s = 0.0, clock()
-        self._synced_s = clock()
+        self._unsynced: dict[Path, None] = {}
         self._number = 0
+        self.unread: list[str] = []  # files of an earlier process, each with the reason
 
     def __len__(self) -> int:
         return len(self._places)
@@ -86,15 +94,18 @@ class Spool:
         return sum(file.size for file in self._files)
 
     def start(self) -> list[Record]:
-        """Read what an earlier process left; returns the records that are still wanted, oldest first."""
+        """Find what an earlier process left; returns the records still wanted, oldest first, without their payloads.
+
+        A file that cannot be read stays, counts, and goes when the bound demands it; ``unread`` names it.
+        """
+        records: OrderedDict[str, Record] = OrderedDict()
         try:
             self._disk.make_folder(self.folder)
-            found = {path: self._disk.read(path) for path in self._disk.list(self.folder)}
+            found = self._disk.list(self.folder)
         except OSError as error:
             raise self._failed("read", error) from error
-        records: OrderedDict[str, Record] = OrderedDict()
-        for path, data in found.items():
-            self._take_in(path, data, records)
+        for path in found:
+            self._take_in(path, records)
         self._ran_s = max((record.age_s for record in records.values()), default=0.0)
         self._forget_finished()
         return list(records.values())
@@ -143,26 +154,56 @@ class Spool:
             self._forget_finished()
         return dropped
 
+    def unsynced(self) -> list[Path]:
+        """The files written to since the last call, for ``flush``, and the folder where one of them is new."""
+        paths, self._unsynced = list(self._unsynced), {}
+        return paths
+
+    def again(self, paths: list[Path]) -> None:
+        """``flush`` did not succeed with ``paths``: they are due once more."""
+        self._unsynced.update(dict.fromkeys(paths))
+
+    def flush(self, paths: list[Path]) -> None:
+        """Wait until the disk has ``paths``; touches nothing else, so that no lock need be held meanwhile."""
+        try:
+            for path in paths:
+                with contextlib.suppress(FileNotFoundError):  # nothing in it is wanted any more
+                    self._disk.sync(path)
+        except OSError as error:
+            raise self._failed("write", error) from error
+
     def close(self) -> None:
         """Leave the file that is being written; every record in it was handed to the system before."""
         self._finish_file()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     # -- inside ------------------------------------------------------------------------------------------------
 
     def _now(self) -> float:
         return self._ran_s + self._clock() - self._began_s
 
-    def _take_in(self, path: Path, data: bytes, records: OrderedDict[str, Record]) -> None:
-        file = _File(path, len(data))
+    def _take_in(self, path: Path, records: OrderedDict[str, Record]) -> None:
+        file = _File(path)
         self._files.append(file)
         self._number = max(self._number, int(path.stem) if path.stem.isdecimal() else 0)
-        for at, length, entry in scan(data):
+        try:
+            file.size = self._disk.size(path)
+            with self._disk.open(path) as opened:
+                self._index(file, opened.read, records)
+        except OSError as error:
+            file.wanted += 1  # whatever it holds
+            self.unread.append(f"{path.name}: {error.strerror or error}")
+
+    def _index(self, file: _File, read: Callable[[int], bytes], records: OrderedDict[str, Record]) -> None:
+        for at, length, entry in scan(read):
             old = self._places.pop(entry.key, None)
             records.pop(entry.key, None)
             if old is not None:
                 old.file.wanted -= 1
             if isinstance(entry, Record):
-                records[entry.key] = entry
+                records[entry.key] = replace(entry, payload=b"")
                 self._places[entry.key] = _Place(file, at, length, entry.age_s)
                 file.wanted += 1
 
@@ -185,9 +226,7 @@ class Spool:
             file.size += written
             if written < len(data):
                 raise OSError(errno.ENOSPC, "No space left on device")
-            if self._clock() - self._synced_s >= SYNC_EVERY_S:
-                self._synced_s = self._clock()
-                self._disk.sync(descriptor)
+            self._unsynced[file.path] = None
         except OSError as error:
             self._finish_file()  # behind a torn record begins a file of its own
             self._leave_no_empty_file()
@@ -204,6 +243,7 @@ class Spool:
         path = self.folder / f"{self._number:012d}.spool"
         self._open = self._disk.create(path)
         self._files.append(_File(path))
+        self._unsynced[self.folder] = None
         return self._open, self._files[-1]
 
     def _finish_file(self) -> None:

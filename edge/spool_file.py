@@ -10,10 +10,10 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 MAGIC = b"\xf5PGs"
 _HEAD = struct.Struct("!4sII")
@@ -46,18 +46,30 @@ def encode(entry: Record | Removal) -> bytes:
     return _frame(json.dumps(header).encode() + b"\n" + entry.payload)
 
 
-def scan(data: bytes) -> Iterator[tuple[int, int, Record | Removal]]:
-    """Every whole entry with its offset and length; what is cut or damaged is passed over."""
-    at = data.find(MAGIC)
-    while at >= 0:
-        body = _body(data, at)
-        entry = None if body is None else _decode(body)
-        if body is None or entry is None:
-            at = data.find(MAGIC, at + 1)
+def scan(read: Callable[[int], bytes]) -> Iterator[tuple[int, int, Record | Removal]]:
+    """Every whole entry with its offset and length; what is cut or damaged is passed over.
+
+    ``read`` gives the next bytes, at most as many as asked for, and none at the end; two of the longest entries are
+    held at a time, however long the file is.
+    """
+    window, base, at, more = b"", 0, 0, True
+    while True:
+        if more and len(window) - at < _HEAD.size + MAX_BODY:
+            part = read(_HEAD.size + MAX_BODY)
+            window, base, at, more = window[at:] + part, base + at, 0, bool(part)
             continue
-        length = _HEAD.size + len(body)
-        yield at, length, entry
-        at = data.find(MAGIC, at + length)
+        found = window.find(MAGIC, at)
+        if found < 0 and not more:
+            return
+        if found < 0 or (more and len(window) - found < _HEAD.size + MAX_BODY):
+            at = found if found >= 0 else max(at, len(window) - len(MAGIC) + 1)
+            continue
+        body = _body(window, found)
+        entry = None if body is None else _decode(body)
+        at = found + 1
+        if body is not None and entry is not None:
+            at = found + _HEAD.size + len(body)
+            yield base + found, at - found, entry
 
 
 def payload_at(data: bytes) -> bytes | None:
@@ -101,8 +113,11 @@ class Disk:
     def list(self, folder: Path) -> list[Path]:
         return sorted(folder.glob("*.spool"))
 
-    def read(self, path: Path) -> bytes:
-        return path.read_bytes()
+    def open(self, path: Path) -> BinaryIO:
+        return path.open("rb")
+
+    def size(self, path: Path) -> int:
+        return path.stat().st_size
 
     def read_part(self, path: Path, at: int, length: int) -> bytes:
         with path.open("rb") as file:
@@ -115,8 +130,13 @@ class Disk:
     def write(self, file: int, data: bytes) -> int:
         return os.write(file, data)
 
-    def sync(self, file: int) -> None:
-        os.fdatasync(file)
+    def sync(self, path: Path) -> None:
+        """Wait until the disk has the file, or the folder with the names of its files."""
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def close(self, file: int) -> None:
         os.close(file)

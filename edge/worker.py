@@ -3,7 +3,7 @@
 link thread      broker <-> courier; nothing slow happens there
 decoder threads  the intake's (edge.pool)
 engine thread    takes batches, judges them, hands the verdicts to the courier; the caller's thread in ``run``
-page thread      the status server
+page thread      the status server; a thread ``spool`` waits for the disk, where there is a spool
 watchdog thread  ends the process when the others hang (edge.watchdog); in ``run`` alone
 """
 
@@ -148,6 +148,7 @@ class Worker:
         self._parts = load_parts(self.config, logged(self._starting, lambda: not self._stop.is_set()))
         self._build(self._parts)
         self._intake.start()
+        self._spawn("spool", lambda: self._keeper.flush_until(self._stop.wait))
         self._spawn("link", self._link.run)
         self._parts.warm_up(self.config.batch.max)
         self.health.set_models(self._parts.describe())
@@ -161,14 +162,14 @@ class Worker:
         settings = link_settings(config)
         mailbox = Mailbox(box.policy, box.max_frames, box.max_bytes)
         self._intake = Intake(mailbox, parts.decoder, decode_threads(config), ahead=decode_ahead(config, parts))
-        keeper = Keeper(open_spool(config), self.health.spool_failed)
+        self._keeper = Keeper(open_spool(config), self.health.spool_failed)
         self._courier = Courier(
             self._topics,
             self._intake,
             self.health,
             box.max_bytes,
             config.mqtt.url,
-            keeper=keeper,
+            keeper=self._keeper,
             max_cameras=box.max_cameras,
         )
         subscriptions = (frame_filter(config), self._topics.canary)
@@ -195,6 +196,7 @@ class Worker:
         if self._successor is not None:
             self._successor.parts.close()
         if self._parts is not None:
+            self._keeper.close()
             self._parts.close()  # GPU libraries do not survive that the interpreter takes modules apart in any order
         self.health.set_state("stopped", "stopped")
         log.info("stopped after=%.1fs", time.monotonic() - began)

@@ -55,21 +55,28 @@ class Sender:
     def __init__(self, port: int, folder: Path, disk: Disk | None = None) -> None:
         self.health = Health("box")
         self.spool = Spool(folder, SPOOL_BYTES, 86_400, disk=disk)
-        keeper = Keeper(self.spool, self.health.spool_failed)
-        self.courier = Courier(TOPICS, Nowhere(), self.health, 1 << 20, "mqtt://proxy", keeper=keeper)
+        self._keeper = Keeper(self.spool, self.health.spool_failed)
+        self.courier = Courier(TOPICS, Nowhere(), self.health, 1 << 20, "mqtt://proxy", keeper=self._keeper)
         settings = LinkSettings("127.0.0.1", port, "box", keepalive_s=5, session_expiry_s=300)
         self.link = Link(settings, self.courier, ())
         self.courier.attach(self.link)
-        self._thread = threading.Thread(target=self.link.run, daemon=True)
+        self._over = threading.Event()
+        self._threads = [
+            threading.Thread(target=self.link.run, daemon=True),
+            threading.Thread(target=lambda: self._keeper.flush_until(self._over.wait), daemon=True),
+        ]
 
     def __enter__(self) -> Sender:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         wait_for(lambda: self.link.connected, 10, "the connection")
         return self
 
     def __exit__(self, *_: object) -> None:
         self.link.stop()
-        self._thread.join(10)
+        self._over.set()
+        for thread in self._threads:
+            thread.join(10)
 
     def verdict(self, number: int) -> None:
         """One of about a kilobyte, as real ones are."""
@@ -168,6 +175,11 @@ class FailingNow(Disk):
         if self.code is not None:
             raise OSError(self.code, os.strerror(self.code))
         return super().create(path)
+
+    def sync(self, path: Path) -> None:
+        if self.code is not None:
+            raise OSError(self.code, os.strerror(self.code))
+        super().sync(path)
 
 
 def failing_disk(effort: Effort) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 import tempfile
 from pathlib import Path
@@ -46,12 +47,12 @@ def cuts(records: int) -> Outcome:
 def damaged_bytes(records: int, rng: random.Random) -> Outcome:
     """Each byte changed to another value: the record it belongs to is passed over, all others are there unchanged."""
     outcome, (data, ends) = Outcome(), sample_file(records)
-    entries = [entry for _, _, entry in scan(data)]
+    entries = [entry for _, _, entry in scan(io.BytesIO(data).read)]
     for at in range(len(data)):
         spoilt = bytearray(data)
         spoilt[at] ^= rng.randint(1, 255)
         hit = next(n for n, end in enumerate(ends) if at < end)
-        found = [entry for _, _, entry in scan(bytes(spoilt))]
+        found = [entry for _, _, entry in scan(io.BytesIO(spoilt).read)]
         outcome.add("damaged bytes")
         outcome.demand(found == entries[:hit] + entries[hit + 1 :], f"byte {at}: {len(found)} records, or a false one")
     return outcome
@@ -70,7 +71,7 @@ def damage(effort: Effort) -> Outcome:
 def damage_control(_effort: Effort) -> str:
     """The same file read without its checksums."""
     data, _ = sample_file(8)
-    entries = [entry for _, _, entry in scan(data)]
+    entries = [entry for _, _, entry in scan(io.BytesIO(data).read)]
     false = 0
     for at in range(len(data)):
         spoilt = bytearray(data)
