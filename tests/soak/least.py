@@ -8,24 +8,28 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 
 import pytest
 
+from tests.conftest import SHARED
 from tests.edge.worker_process import ROOT
 from tests.soak.fleet import must_fail
 from tests.soak.ledger import Effort, Outcome
 
 NOBODY = "65534"
+ROOMS = ("edge", "engines")  # the others run on a workstation
+FILE_S = 1800.0  # for one test file on a busy machine
 # Every mount becomes read-only; an interpreter that lies in a closed home is shown elsewhere; then the rights go.
 SCRIPT = """
 set -e
 mount --make-rprivate /
 mount -t tmpfs -o mode=755 tmpfs /mnt
-mkdir /mnt/own /mnt/python /mnt/tree /mnt/venv
+mkdir /mnt/own /mnt/python /mnt/tree /mnt/venv /mnt/shared
 mount --bind "$BASE" /mnt/python
 mount --bind "$TREE" /mnt/tree
 mount --bind "$VENV" /mnt/venv
+[ ! -d "$SHARED" ] || mount --bind "$SHARED" /mnt/shared
+[ -d "$SHARED" ] || rmdir /mnt/shared
 mount -t tmpfs -o mode=777 tmpfs /mnt/own
 for place in $(awk '{print $5}' /proc/self/mountinfo | grep -v -e '^/proc' -e '^/sys' -e '^/dev' -e '^/mnt/own'); do
     mount -o remount,bind,ro "$place" 2>/dev/null || true
@@ -56,7 +60,14 @@ def locked(arguments: list[str], within_s: float, *, user: str = NOBODY) -> subp
     """Run Python with ``arguments`` in the namespace."""
     if os.geteuid() != 0 or not all(map(shutil.which, ("unshare", "setpriv"))):
         pytest.skip("root, unshare and setpriv are needed to give rights away")
-    environment = {**os.environ, "BASE": sys.base_prefix, "TREE": str(ROOT), "VENV": sys.prefix, "USER": user}
+    environment = {
+        **{name: value for name, value in os.environ.items() if name != "PARROTGATE_SHARED"},
+        "BASE": sys.base_prefix,
+        "TREE": str(ROOT),
+        "VENV": sys.prefix,
+        "SHARED": str(SHARED),
+        "USER": user,
+    }
     command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", SCRIPT, "sh", *arguments]
     return subprocess.run(
         command,
@@ -69,20 +80,33 @@ def locked(arguments: list[str], within_s: float, *, user: str = NOBODY) -> subp
     )
 
 
-def least_privilege(effort: Effort, tests: tuple[str, ...] = ("tests/edge", "tests/engines")) -> Outcome:
-    """The probe that the rights are gone, then the tests."""
+def box_tests() -> list[str]:
+    """The units of the row: the box's test files."""
+    return sorted(str(path.relative_to(ROOT)) for room in ROOMS for path in (ROOT / "tests" / room).glob("test_*.py"))
+
+
+def least_privilege(effort: Effort) -> Outcome:
+    """The probe that the rights are gone, then one test file after the other, from where the last run ended."""
     outcome = Outcome()
     _probe(outcome, NOBODY)
-    options = ["-q", "-p", "no:cacheprovider", "--basetemp=/mnt/own/pytest", "--tb=line"]
-    done = locked(["-m", "pytest", *options, *tests], max(60.0, effort.deadline - time.monotonic()))
-    last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr[-300:]
-    for name in ("passed", "failed", "error", "skipped"):
-        found = re.search(rf"(\d+) {name}", last)
-        outcome.add(name, int(found[1]) if found else 0)
-    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.M)
-    outcome.demand(done.returncode == 0, f"{last}: {', '.join(failed[:6])}")
-    outcome.done = 1
+    for name in box_tests()[effort.seed % 1000 :]:
+        if not effort.goes_on(outcome.done):
+            break
+        _run_file(outcome, name)
+        outcome.done += 1
     return outcome
+
+
+def _run_file(outcome: Outcome, name: str) -> None:
+    options = ["-q", "-p", "no:cacheprovider", "--basetemp=/mnt/own/pytest", "--tb=line", "-o", "timeout=600"]
+    done = locked(["-m", "pytest", *options, name], FILE_S)
+    last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr[-300:]
+    for end in ("passed", "failed", "error", "skipped"):
+        found = re.search(rf"(\d+) {end}", last)
+        outcome.add(end, int(found[1]) if found else 0)
+    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.M)
+    nothing = done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED  # all of it needs a browser, say
+    outcome.demand(done.returncode == 0 or nothing, f"{name}: {last}: {', '.join(failed[:6])}")
 
 
 def _probe(outcome: Outcome, user: str) -> None:
