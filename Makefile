@@ -30,7 +30,7 @@ define install
 	echo "    done in $$((SECONDS - start)) s"
 endef
 
-.PHONY: help demo test check bench soak fuzz browser image-test clean constraints python mosquitto
+.PHONY: help demo test check bench soak fuzz browser image-test clean constraints lock wheel sbom audit python mosquitto
 
 help:
 	@echo 'make demo       simulated cameras, worker and status page for $(FOR) s (make demo FOR=0: until Ctrl-C)'
@@ -42,7 +42,11 @@ help:
 	@echo 'make browser    the status page in headless Chromium'
 	@echo 'make image-test  build the CPU image with buildah and let it judge a photo (root; says what it needs)'
 	@echo 'make clean      remove what these targets made'
-	@echo 'make constraints  pin the newest versions for Python 3.10 to 3.14 (needs uv)'
+	@echo 'make constraints  pin the newest versions for Python 3.10 to 3.14, then make lock (needs uv)'
+	@echo 'make lock       the same versions with the hash of each file, for the images, into requirements/ (needs uv)'
+	@echo 'make wheel      the wheel, the same bytes from the same commit, into dist/'
+	@echo 'make sbom       what the images install as CycloneDX, into dist/ (needs uv)'
+	@echo 'make audit      known weaknesses of what the images install (needs uv and a service on the net)'
 
 demo: $(DEMO)
 	@echo '==> edge demo $(if $(filter 0,$(FOR)),until Ctrl-C,for $(FOR) s (make demo FOR=0 lets it stay until Ctrl-C))'
@@ -85,9 +89,45 @@ constraints:
 	@set -eo pipefail; { sed -n '/^#/p' constraints.txt; \
 	  $(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.10 --upgrade --quiet \
 	    --no-header --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-package parrotgate \
-	  | sed "s/python_full_version == '\(3\.[0-9]*\)\.\*'/python_version == '\1'/g; s/python_full_version/python_version/g"; \
+	  | $(PLAIN); \
 	} > constraints.new; mv constraints.new constraints.txt
 	@echo 'constraints.txt is written; make test proves it'
+	@$(MAKE) --no-print-directory lock
+
+# What the images install, each file with its hash, at the versions of constraints.txt. setuptools builds our own wheel.
+LOCK = $(UV) pip compile --universal --python-version 3.10 --generate-hashes -c constraints.txt --quiet --no-header \
+  --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-package parrotgate
+PLAIN = sed "s/python_full_version == '\(3\.[0-9]*\)\.\*'/python_version == '\1'/g; s/python_full_version/python_version/g"
+
+lock:
+	@command -v $(UV) >/dev/null || { echo 'uv is needed: type  pip install uv'; exit 1; }
+	@set -eo pipefail; mkdir -p requirements; head='# Written by make lock, do not edit.'; \
+	for extras in cpu cpu,tflite convert; do \
+	  { echo "$$head"; echo setuptools | $(LOCK) pyproject.toml - --extra $${extras//,/ --extra } | $(PLAIN); } > lock.new; \
+	  mv lock.new requirements/$$extras.txt; \
+	done; \
+	{ echo "$$head"; echo pycuda | $(LOCK) - | $(PLAIN); } > lock.new; mv lock.new requirements/pycuda.txt
+	@echo 'requirements/ is written'
+
+# The same sources give the same bytes: times come from the last commit, rights from the umask.
+wheel: $(DEV)
+	@umask 022; rm -rf build; SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) \
+	  $(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w dist . && sha256sum dist/parrotgate-*.whl
+
+sbom:
+	@command -v $(UV) >/dev/null || { echo 'uv is needed: type  pip install uv'; exit 1; }
+	@mkdir -p dist; for lock in requirements/*.txt; do \
+	  out=dist/sbom-$$(basename $$lock .txt).json; \
+	  $(UV) tool run --quiet --from 'cyclonedx-bom==7.*' cyclonedx-py requirements --output-reproducible -o $$out $$lock \
+	  && echo $$out || exit 1; \
+	done
+
+# Asks a service on the net which of the locked versions have known weaknesses.
+audit:
+	@command -v $(UV) >/dev/null || { echo 'uv is needed: type  pip install uv'; exit 1; }
+	@for lock in requirements/*.txt; do \
+	  $(UV) tool run --quiet 'pip-audit==2.*' --require-hashes --disable-pip -r $$lock || exit 1; \
+	done
 
 $(MADE): | python
 	@rm -rf $(VENV)

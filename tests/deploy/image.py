@@ -223,6 +223,20 @@ def judge(broker: ShippedBroker) -> dict[str, Any]:
     return verdict
 
 
+def decoders(pid: int) -> str:
+    """The worker's decoder processes, and that they hold no right."""
+    found = [child for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
+    commands = [Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0") for child in found]
+    decoding = [child for child, command in zip(found, commands, strict=True) if b"edge.decode_child" in command]
+    if not decoding:
+        raise ImageTestError(f"no picture is decoded in a process of its own; the worker has {commands}")
+    for child in decoding:
+        status = Path(f"/proc/{child}/status").read_text()
+        if "NoNewPrivs:\t1" not in status or "CapEff:\t0000000000000000" not in status:
+            raise ImageTestError(f"a decoder process may do more than it should:\n{status}")
+    return f"{len(decoding)}, no capability, no new privileges"
+
+
 def try_image(image: dict[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
     """Run the image as compose does; yields what was seen, line by line."""
     site, port = make_site(folder), free_port()
@@ -249,6 +263,7 @@ def try_image(image: dict[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
             yield "scarlet_macaw.jpg", f"{verdict['verdict']}, p = {verdict['probability']:.3f}, {label}"
             if verdict["verdict"] != "positive" or label != "Ara macao (Scarlet Macaw)":
                 raise ImageTestError(f"expected a positive Ara macao (Scarlet Macaw), got {verdict}")
+            yield "decoder processes", decoders(worker.pid)
             worker.send_signal(signal.SIGTERM)
             yield "SIGTERM", f"ended with {worker.wait(30)}"
             if worker.returncode != 0:

@@ -70,6 +70,12 @@ def test_image_runs_as_a_user_without_a_name_at_the_host_and_knows_its_health(na
     assert last["CMD"] == '["run", "--config", "/site/edge.yaml"]'
 
 
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_image_decodes_in_child_processes(name: str) -> None:
+    last = " ".join(rest for word, rest in stages(name)[-1] if word == "ENV")
+    assert "EDGE_DECODE__MODE=isolated" in last.split()
+
+
 def test_engine_build_fits_into_the_start_period_of_the_jetson() -> None:
     health = dict(stages("Dockerfile.jetson")[-1])["HEALTHCHECK"]
     period = re.search(r"--start-period=(\d+)s", health)
@@ -164,6 +170,7 @@ def test_environment_of_the_worker_makes_a_configuration_that_loads(compose: dic
     config = load_config(tmp_path / "edge.yaml", worker["environment"])
     assert config.mqtt.url == "mqtt://broker:1883"
     assert config.mqtt.password_file == Path("/run/secrets/worker_password")
+    assert config.decode.mode == "isolated"
     assert config.status is not None
     assert config.status.host == "0.0.0.0"  # noqa: S104 - the container's own network
     assert (ROOT / "deploy" / worker["build"]["context"] / worker["build"]["dockerfile"]).is_file()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,56 @@ def test_worker_has_no_right_that_it_does_not_need() -> None:
 
 
 def test_no_password_stands_in_the_unit() -> None:
-    (environment,) = [line for line in settings() if line.startswith("Environment=")]
+    environment = " ".join(line for line in settings() if line.startswith("Environment="))
     assert "PASSWORD_FILE=/run/credentials/" in environment
     assert "PASSWORD=" not in environment
+
+
+def test_pictures_are_decoded_in_child_processes() -> None:
+    assert "Environment=EDGE_DECODE__MODE=isolated" in settings()
+
+
+def filtered() -> set[str]:
+    """The system calls that the unit's filter lets pass, by systemd's own groups."""
+    done = subprocess.run(["systemd-analyze", "syscall-filter"], capture_output=True, text=True, timeout=60, check=True)
+    groups: dict[str, list[str]] = {}
+    for line in done.stdout.splitlines():
+        if line.startswith("@"):
+            groups[line.strip()] = []
+        elif line.startswith("    ") and groups and "#" not in line:
+            groups[list(groups)[-1]].append(line.strip())
+
+    def calls(name: str) -> set[str]:
+        if not name.startswith("@"):
+            return {name}
+        return {call for member in groups[name] for call in calls(member)}
+
+    assert {"SystemCallFilter=@system-service", "SystemCallFilter=~@privileged"} <= settings()
+    return calls("@system-service") - calls("@privileged")
+
+
+DECODING = """
+import cv2, hashlib, numpy as np, sys
+from edge.isolated import IsolatedOpener
+from edge.picture import PictureOpener
+from edge.poison import PoisonJournal
+from engines import ImageLimits, InputSpec
+opener = PictureOpener(InputSpec(layout="NCHW", height=32, width=32), (32, 32), ImageLimits(max_pixels=10_000_000))
+children = IsolatedOpener(opener, 1 << 20, 1, PoisonJournal())
+picture = cv2.imencode(".png", np.zeros((2500, 2500, 3), np.uint8))[1].tobytes()
+children(picture, hashlib.sha256(picture).hexdigest())
+children.close()
+"""
+
+
+@pytest.mark.skipif(
+    not all(map(shutil.which, ("strace", "systemd-analyze"))), reason="strace or systemd-analyze is not installed"
+)
+def test_system_calls_of_decoder_processes_pass_the_filter_of_the_unit(tmp_path: Path) -> None:
+    log = tmp_path / "calls"
+    command = ["strace", "-f", "-qq", "-e", "signal=none", "-o", str(log), sys.executable, "-c", DECODING]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, cwd=UNIT.parents[1])
+    assert done.returncode == 0, done.stderr
+    used = set(re.findall(r"^\d+ +(?:<\.\.\. )?(\w+)", log.read_text(), re.M))
+    assert {"memfd_create", "prctl", "prlimit64", "alarm", "madvise"} <= used, "the log is not what it should be"
+    assert used <= filtered()
