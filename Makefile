@@ -6,6 +6,7 @@ ARGS ?=
 WITHIN ?= 900
 LONG = --for $(WITHIN) $(if $(N),--n $(N)) $(if $(FRESH),--fresh)
 UV ?= uv
+DIST ?= dist
 SHELL := bash
 
 VENV := .venv
@@ -112,12 +113,12 @@ lock:
 # The same sources give the same bytes: times come from the last commit, rights from the umask.
 wheel: $(DEV)
 	@umask 022; rm -rf build; SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) \
-	  $(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w dist . && sha256sum dist/parrotgate-*.whl
+	  $(BIN)/python -m pip wheel -q --no-deps --no-build-isolation -w $(DIST) . && sha256sum $(DIST)/parrotgate-*.whl
 
 sbom:
 	@command -v $(UV) >/dev/null || { echo 'uv is needed: type  pip install uv'; exit 1; }
-	@mkdir -p dist; for lock in requirements/*.txt; do \
-	  out=dist/sbom-$$(basename $$lock .txt).json; \
+	@mkdir -p $(DIST); for lock in requirements/*.txt; do \
+	  out=$(DIST)/sbom-$$(basename $$lock .txt).json; \
 	  $(UV) tool run --quiet --from 'cyclonedx-bom==7.*' cyclonedx-py requirements --output-reproducible -o $$out $$lock \
 	  && echo $$out || exit 1; \
 	done
@@ -126,7 +127,7 @@ sbom:
 audit:
 	@command -v $(UV) >/dev/null || { echo 'uv is needed: type  pip install uv'; exit 1; }
 	@for lock in requirements/*.txt; do \
-	  $(UV) tool run --quiet 'pip-audit==2.*' --require-hashes --disable-pip -r $$lock || exit 1; \
+	  $(UV) tool run --quiet 'pip-audit==2.*' --strict --require-hashes --disable-pip -r $$lock || exit 1; \
 	done
 
 $(MADE): | python

@@ -374,7 +374,14 @@ ROWS = [
         control="least:least_privilege_control",
         note="`tests/edge` and `tests/engines`; the other rooms run on a workstation",
     ),
-    Row(37, "supply chain", "hashed lock, no known high CVE, SBOM, same wheel twice", 1),
+    Row(
+        37,
+        "supply chain",
+        "hashed lock, no known high CVE, SBOM, same wheel twice",
+        1,
+        run="supply:supply_chain",
+        control="supply:supply_chain_control",
+    ),
     Row(
         38,
         "mutation score",
