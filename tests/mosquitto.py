@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import shutil
 import socket
@@ -122,7 +124,13 @@ def password_lines(folder: Path, users: dict[str, str]) -> list[str]:
     """Configuration lines that let in only ``users`` (name to password)."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "passwords"
-    path.write_text("".join(f"{name}:{password}\n" for name, password in users.items()))
+    path.write_text("".join(f"{name}:{_hashed(password)}\n" for name, password in users.items()))
     path.chmod(0o600)
-    subprocess.run(["mosquitto_passwd", "-U", str(path)], check=True, timeout=30)
     return ["allow_anonymous false", f"password_file {path}"]
+
+
+def _hashed(password: str) -> str:
+    """As mosquitto_passwd writes it, which wants to write into /tmp itself: PBKDF2 with SHA-512."""
+    salt, rounds = os.urandom(12), 101
+    key = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, rounds)
+    return f"$7${rounds}${base64.b64encode(salt).decode()}${base64.b64encode(key).decode()}"

@@ -11,13 +11,14 @@ import threading
 import tracemalloc
 from pathlib import Path
 from typing import BinaryIO
+from unittest import mock
 
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge import spool_lock
+from edge import spool_file, spool_lock
 from edge.config_file import load_config
 from edge.delivery import Outgoing
 from edge.errors import SpoolTaken
@@ -32,21 +33,32 @@ from tests.edge.worker_process import ROOT, demo_config
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(["record", "removal", "noise"]), st.integers(0, 400)), max_size=12), st.data()
+    st.lists(st.tuples(st.sampled_from(["record", "removal", "noise", "silence"]), st.integers(0, 400)), max_size=30),
+    st.data(),
 )
-@settings(max_examples=60, deadline=None, database=None)
+@settings(max_examples=80, deadline=None, database=None)
 def test_file_read_in_pieces_holds_what_it_holds_as_a_whole(parts: list[tuple[str, int]], data: st.DataObject) -> None:
     whole, expected = b"", []
     for number, (kind, size) in enumerate(parts):
-        entry = (
-            Removal(f"{number}") if kind == "removal" else Record(f"{number}", TOPIC, b"p" * size, "a", float(number))
-        )
-        piece = MAGIC + bytes(size) if kind == "noise" else encode(entry)
-        if kind != "noise":
-            expected.append((len(whole), len(piece), entry))
-        whole += piece
+        if kind in ("noise", "silence"):
+            whole += MAGIC * (kind == "noise") + bytes(3 * size)
+            continue
+        record = Record(f"{number}", TOPIC, b"p" * size, "a", float(number))
+        entry = Removal(f"{number}") if kind == "removal" else record
+        expected.append((len(whole), len(encode(entry)), entry))
+        whole += encode(entry)
     file = io.BytesIO(whole)
-    assert list(scan(lambda most: file.read(data.draw(st.integers(1, 300))))) == expected
+    with mock.patch.object(spool_file, "MAX_BODY", 520):  # so that entries lie across the edges of what is held
+        assert list(scan(lambda most: file.read(data.draw(st.integers(1, most))))) == expected
+
+
+def test_entry_is_found_wherever_it_lies_across_what_is_held_at_a_time() -> None:
+    record = Record("k", TOPIC, b"p" * 30, "a", 1.0)
+    with mock.patch.object(spool_file, "MAX_BODY", 200):
+        for gap in range(700):
+            assert [at for at, _, entry in scan(io.BytesIO(bytes(gap) + encode(record)).read) if entry == record] == [
+                gap
+            ]
 
 
 def test_start_holds_no_more_than_an_index_however_much_lies_there(tmp_path: Path) -> None:
@@ -152,6 +164,7 @@ def test_file_that_cannot_be_read_is_told_counted_and_hides_no_other(tmp_path: P
     assert recovered == [f"{n:04d}" for n in range(30 - len(recovered), 30)]
     assert 0 < len(recovered) < 30
     assert f"{first.name}: EIO" in told[0]
+    assert first.exists()
     assert spool.size == sum(path.stat().st_size for path in tmp_path.iterdir()) > held
     for n in range(100, 200):
         spool.keep(f"{n}", TOPIC, bytes(1000), "a")

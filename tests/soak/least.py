@@ -19,15 +19,29 @@ from tests.soak.ledger import Effort, Outcome
 NOBODY = "65534"
 ROOMS = ("edge", "engines")  # the others run on a workstation
 FILE_S = 1800.0  # for one test file on a busy machine
-# Every mount becomes read-only; an interpreter that lies in a closed home is shown elsewhere; then the rights go.
+# An interpreter that lies in a closed home is shown in an empty one; every mount becomes read-only; then the rights go.
 SCRIPT = """
 set -e
 mount --make-rprivate /
 mount -t tmpfs -o mode=755 tmpfs /mnt
-mkdir /mnt/own /mnt/python /mnt/tree /mnt/venv /mnt/shared
+mkdir /mnt/own /mnt/python /mnt/tree /mnt/venv /mnt/shared /mnt/env /mnt/env/bin
 mount --bind "$BASE" /mnt/python
 mount --bind "$TREE" /mnt/tree
 mount --bind "$VENV" /mnt/venv
+ln -s /mnt/venv/bin/* /mnt/env/bin
+ln -s /mnt/venv/lib /mnt/env/lib
+ln -sf "$BASE/bin/python3" /mnt/env/bin/python3
+ln -sf python3 /mnt/env/bin/python
+echo "home = $BASE/bin" > /mnt/env/pyvenv.cfg
+closed= place=$BASE
+while place=$(dirname "$place"); [ "$place" != / ]; do
+    setpriv --reuid $USER --regid $USER --clear-groups test -x "$place" || closed=$place
+done
+if [ -n "$closed" ]; then
+    mount -t tmpfs -o mode=755 tmpfs "$closed"
+    mkdir -p "$BASE"
+    mount --bind /mnt/python "$BASE"
+fi
 [ ! -d "$SHARED" ] || mount --bind "$SHARED" /mnt/shared
 [ -d "$SHARED" ] || rmdir /mnt/shared
 mount -t tmpfs -o mode=777 tmpfs /mnt/own
@@ -36,9 +50,8 @@ for place in $(awk '{print $5}' /proc/self/mountinfo | grep -v -e '^/proc' -e '^
 done
 cd /mnt/tree
 exec setpriv --reuid $USER --regid $USER --clear-groups --bounding-set=-all --inh-caps=-all --no-new-privs \
-    env HOME=/mnt/own TMPDIR=/mnt/own PYTHONDONTWRITEBYTECODE=1 LD_LIBRARY_PATH=/mnt/python/lib \
-    PYTHONPATH="/mnt/tree:$(echo /mnt/venv/lib/python3*/site-packages)" PATH="/mnt/python/bin:$PATH" \
-    /mnt/python/bin/python3 "$@"
+    env HOME=/mnt/own TMPDIR=/mnt/own PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONPATH=/mnt/tree PATH="/mnt/env/bin:$PATH" /mnt/env/bin/python3 "$@"
 """
 PROBE = """
 import os
