@@ -130,7 +130,7 @@ def mutants(effort: Effort) -> Outcome:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         while effort.goes_on(outcome.done):
             data = mutate(rng, rng.choice(corpus))
-            child = opener._idle[-1]._process.pid if opener._idle else os.getpid()
+            child = opener._children[0].pid if opener._children else os.getpid()
             computed, began = _computed_ms(child), time.monotonic()
             try:
                 picture = opener(data, "mutant")
