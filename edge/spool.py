@@ -49,6 +49,7 @@ class _Place:
     at: int
     length: int
     age_s: float
+    owed: int  # bytes of the removal that is to follow
 
 
 class Spool:
@@ -79,7 +80,7 @@ class Spool:
         self._open: int | None = None
         self._ran_s, self._began_s = 0.0, clock()
         self._unsynced: dict[Path, None] = {}
-        self._number = 0
+        self._number = self._owed = 0
         self.unread: list[str] = []  # files of an earlier process, each with the reason
 
     def __len__(self) -> int:
@@ -113,10 +114,9 @@ class Spool:
     def keep(self, key: str, topic: str, payload: bytes, camera: str) -> list[str]:
         """Write a record; returns the keys of older ones that were dropped to make room."""
         data = encode(Record(key, topic, payload, camera, self._now()))
-        dropped = self._make_room(len(data))
+        dropped = self._make_room(len(data) + _owed(key))
         file, at = self._write(data)
-        self._places[key] = _Place(file, at, len(data), self._now())
-        file.wanted += 1
+        self._remember(key, _Place(file, at, len(data), self._now(), _owed(key)))
         return dropped
 
     def payload(self, key: str) -> bytes:
@@ -134,10 +134,8 @@ class Spool:
 
     def remove(self, key: str) -> None:
         """The record is not wanted any more."""
-        place = self._places.pop(key, None)
-        if place is None:
+        if self._forget(key) is None:
             return
-        place.file.wanted -= 1
         try:
             self._write(encode(Removal(key)))
         finally:
@@ -147,9 +145,8 @@ class Spool:
         """Forget the records beyond the greatest age; returns their keys."""
         limit, dropped = self._now() - self._max_age_s, []
         while self._places and next(iter(self._places.values())).age_s < limit:
-            key, place = self._places.popitem(last=False)
-            place.file.wanted -= 1
-            dropped.append(key)
+            dropped.append(next(iter(self._places)))
+            self._forget(dropped[-1])
         if dropped:
             self._forget_finished()
         return dropped
@@ -198,21 +195,30 @@ class Spool:
 
     def _index(self, file: _File, read: Callable[[int], bytes], records: OrderedDict[str, Record]) -> None:
         for at, length, entry in scan(read):
-            old = self._places.pop(entry.key, None)
+            self._forget(entry.key)
             records.pop(entry.key, None)
-            if old is not None:
-                old.file.wanted -= 1
             if isinstance(entry, Record):
                 records[entry.key] = replace(entry, payload=b"")
-                self._places[entry.key] = _Place(file, at, length, entry.age_s)
-                file.wanted += 1
+                self._remember(entry.key, _Place(file, at, length, entry.age_s, _owed(entry.key)))
+
+    def _remember(self, key: str, place: _Place) -> None:
+        self._places[key] = place
+        self._owed += place.owed
+        place.file.wanted += 1
+
+    def _forget(self, key: str) -> _Place | None:
+        place = self._places.pop(key, None)
+        if place is not None:
+            self._owed -= place.owed
+            place.file.wanted -= 1
+        return place
 
     def _make_room(self, size: int) -> list[str]:
         dropped: list[str] = []
-        while self._files and self.size + size > self._max_bytes:
+        while self._files and self.size + self._owed + size > self._max_bytes:
             file = self._files[0]
             for key in [key for key, place in self._places.items() if place.file is file]:
-                del self._places[key]
+                self._forget(key)
                 dropped.append(key)
             file.wanted = 0
             self._drop_first()
@@ -274,3 +280,8 @@ class Spool:
 
     def _failed(self, what: str, error: OSError) -> SpoolError:
         return SpoolError(f"cannot {what} the spool in {self.folder}: {error.strerror or error}")
+
+
+def _owed(key: str) -> int:
+    """Bytes that the removal of ``key`` will take: room is kept for it, so that no removal passes the bound."""
+    return len(encode(Removal(key)))

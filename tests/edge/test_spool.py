@@ -133,6 +133,16 @@ def test_bound_in_bytes_drops_the_oldest_and_tells(tmp_path: Path) -> None:
     assert keys(tmp_path) == [f"{n:04d}" for n in range(len(dropped), 1000)]
 
 
+def test_bound_in_bytes_holds_for_what_removals_write(tmp_path: Path) -> None:
+    for size in range(0, 300, 7):
+        spool = Spool(tmp_path / str(size), 4000, 3600, clock=Clock())
+        dropped = set(fill(spool, 40, size))
+        wanted = [key for n in range(40) if (key := f"{n:04d}") not in dropped]
+        for key in wanted[:0:-1]:  # the oldest file stays to the end
+            spool.remove(key)
+            assert spool.size <= 4000
+
+
 def test_bound_in_age_counts_running_time_over_restarts(tmp_path: Path) -> None:
     clock = Clock()
     spool = Spool(tmp_path, 1 << 20, 60, clock=clock)
