@@ -233,7 +233,7 @@ class Link:
         return LinkError(f"{self._where} closed the connection before it answered: {hint}")
 
     def _turn(self, selector: selectors.BaseSelector, sock: Any) -> None:
-        reading = self._handler.link_wants_more()
+        reading = not self.connected or self._handler.link_wants_more()  # a CONNACK waits for no room
         writing = self._client.want_write()
         _watch(selector, sock, (reading and selectors.EVENT_READ) | (writing and selectors.EVENT_WRITE))
         pending = reading and bool(getattr(sock, "pending", int)())  # bytes that TLS holds do not wake a selector

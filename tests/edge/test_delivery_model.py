@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.edge.delivery_model import DeliveryModel
 from tests.edge.delivery_mutants import MUTANTS
 from tests.soak.model import explore, find
 
@@ -26,3 +27,15 @@ def test_every_frame_is_acknowledged_once_in_order_and_only_when_it_is_safe() ->
 @pytest.mark.parametrize("fault", MUTANTS)
 def test_planted_fault_is_found(fault: str) -> None:
     assert find(fault, 4, 1000)
+
+
+def test_worker_without_room_subscribes_all_the_same_when_the_broker_has_forgotten_it() -> None:
+    model = DeliveryModel()
+    model.begin(2, "every")
+    model.cameras_publish("a", 2, 0, 0)
+    model.cameras_publish("a", 2, 3, 0)
+    model.disrupt("worker killed")
+    model.cameras_publish("a", 1, 3, 0)
+    model.disrupt("broker forgets")
+    model.cameras_publish("a", 1, 0, 0)
+    model.teardown()
