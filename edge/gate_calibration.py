@@ -18,6 +18,8 @@ import numpy as np
 from edge.errors import GateError
 from edge.gate_math import Arrays, Float64
 
+MAX_FACTORS = 16  # of a product; each takes memory for every frame of a batch
+
 Join = Callable[[Sequence[Float64]], Float64]
 Calibrator = Callable[[Float64], Float64]
 
@@ -55,6 +57,8 @@ def _product(arrays: Arrays, members: int) -> Join:
     if weights is None or weights.dtype != np.float64 or weights.ndim != 2 or weights.shape[1] != members:
         found = "nothing" if weights is None else f"{weights.dtype} {weights.shape}"
         raise GateError(f"array 'join.weights' must be float64 of shape (factors, {members}); found {found}")
+    if not 1 <= len(weights) <= MAX_FACTORS:
+        raise GateError(f"array 'join.weights' must hold 1 to {MAX_FACTORS} factors; found {len(weights)}")
     if (weights < 0).any():
         raise GateError("array 'join.weights' must not be negative: a member's liking may not count against a picture")
     intercept = _vector(arrays, "join.intercept", len(weights))

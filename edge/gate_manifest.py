@@ -68,7 +68,7 @@ class GateManifest(_Part):
     """Everything about a gate but its numbers.
 
     ``positive`` names what is accepted: the name of the folder of positives. ``normalise`` says that features are
-    put on the unit sphere first. ``join`` says how member scores become one (``edge.gate_math``).
+    put on the unit sphere first. ``join`` says how member scores become one (``edge.gate_calibration``).
     """
 
     format: int
