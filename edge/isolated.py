@@ -46,7 +46,7 @@ class IsolatedOpener:
     Args:
         opener: what each child does.
         picture_bytes: the largest picture in bytes.
-        children: how many are started at once, each for two threads; one more starts whenever a call finds no room.
+        children: how many are started at once, each for two threads; one more starts where a call finds no room.
         journal: which pictures have killed a decoder.
         patience_s: the longest a picture may take.
 
@@ -66,7 +66,7 @@ class IsolatedOpener:
         self._picture_bytes = picture_bytes
         self.journal = journal
         self._patience_s = patience_s
-        self._lock = Lock()
+        self._lock, self._starting = Lock(), Lock()
         self._closed = False
         self._children: list[_Child] = []
         try:
@@ -121,6 +121,12 @@ class IsolatedOpener:
 
     def _take(self) -> tuple[_Child, _Slot]:
         """A place at the child with the fewest pictures, a fresh child where there is none."""
+        while (place := self._find() or self._begin()) is None:
+            pass
+        return place
+
+    def _find(self) -> tuple[_Child, _Slot] | None:
+        """A place at a child that lives; None where no child has room."""
         while True:
             with self._lock:
                 if self._closed:
@@ -128,23 +134,29 @@ class IsolatedOpener:
                 child = min(self._children, key=_Child.load, default=None)
                 slot = None if child is None else child.reserve()
             if child is None or slot is None:
-                return self._begin()
+                return None
             if child.is_alive():
                 return child, slot
             log.warning("a decoder ended while it had nothing to do code=%s", child.kill())
             self._forget(child)
             child.release(slot)
 
-    def _begin(self) -> tuple[_Child, _Slot]:
-        child = _Child(self._opener, self._picture_bytes)
-        child.wait_until_ready()
-        slot = child.reserve()
-        with self._lock:
-            if slot is not None and not self._closed:
-                self._children.append(child)
-                return child, slot
-        child.kill()
-        raise DecoderError("the decoders were closed")
+    def _begin(self) -> tuple[_Child, _Slot] | None:
+        """A place at a fresh child, or at one that another thread has started meanwhile; None where that is full.
+
+        One start at a time: threads that lose a child together need one successor, not one each, which would stay.
+        """
+        with self._starting:
+            if (place := self._find()) is not None:
+                return place
+            child = _Child(self._opener, self._picture_bytes)
+            child.wait_until_ready()
+            with self._lock:
+                if not self._closed:
+                    self._children.append(child)
+            if self._closed:
+                child.kill()
+            return self._find()
 
     def _forget(self, child: _Child) -> None:
         with self._lock, contextlib.suppress(ValueError):
