@@ -88,8 +88,8 @@ class Publisher(QuietHandler):
         self._next_at = time.monotonic()
 
     def link_down(self, reason: str) -> None:
-        since = time.monotonic() - self._moment_s
-        doubtful = [item for item in self._confirmed if (item.confirmed_s or 0.0) > since]
+        now = time.monotonic()
+        doubtful = [item for item in self._confirmed if self._is_doubtful(item, now)]
         self._again = [*doubtful, *self._waiting.values(), *self._again]
         self._confirmed.clear()
         self._waiting.clear()
@@ -104,8 +104,10 @@ class Publisher(QuietHandler):
         first = item.confirmed_s is None
         if failure is None:
             self.sent.frames += first
-            item.confirmed_s = time.monotonic()
+            item.confirmed_s = now = time.monotonic()
             self._confirmed.append(item)
+            while self._confirmed and not self._is_doubtful(self._confirmed[0], now):
+                self._confirmed.popleft()  # and its picture
         else:
             self.sent.refused += first
         self._report(self.sent)
@@ -123,6 +125,9 @@ class Publisher(QuietHandler):
         if self._done and not self._waiting and not self._again:
             self._link.stop()
         return max(0.0, self._next_at - time.monotonic()) if self._period else 0.5
+
+    def _is_doubtful(self, item: Item, now: float) -> bool:
+        return (item.confirmed_s or 0.0) > now - self._moment_s
 
     def _next_item(self) -> Item | None:
         picture = None if self._done else next(self._pictures, None)

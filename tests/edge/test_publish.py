@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -69,6 +70,15 @@ def test_what_was_confirmed_long_ago_is_not_sent_again() -> None:
     publisher.link_up(True, 10, None)
     publisher.link_turn()
     assert names(wire) == ["0", "1"]
+
+
+def test_pictures_are_held_no_longer_than_they_may_be_sent_again() -> None:
+    publisher, _ = camera(10, moment_s=0.05)
+    for mid in range(1, 10):
+        publisher.link_confirmed(mid, None)
+    time.sleep(0.06)
+    publisher.link_confirmed(10, None)
+    assert [item.picture.name for item in publisher._confirmed] == ["9"]
 
 
 def test_what_is_sent_again_does_not_wait_for_the_camera_s_pace() -> None:
