@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,7 +53,7 @@ def _unzip(path: Path, folder: Path) -> None:
                 raise UsageError(f"{path}: more than {MAX_BYTES >> 30} GiB or {MAX_MEMBERS} pictures; unpack it first")
             for member in track(members, f"unpacking {path.name}"):
                 archive.extract(member, folder)  # stays below the folder: zipfile drops ".." and absolute names
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
         raise UsageError(f"{path}: cannot be unpacked ({error})") from error
     if not members:
         raise UsageError(f"{path}: no picture found; expected members ending in {', '.join(sorted(SUFFIXES))}")
