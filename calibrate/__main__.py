@@ -37,6 +37,7 @@ from calibrate.report import write_report
 from calibrate.score import score_pictures
 from calibrate.study import held_out_study, paths_by_digest
 from calibrate.view_choice import CANDIDATES, CHEAPEST, choose_views
+from calibrate.view_cost import view_cost
 from edge.gate_file import load_gate, save_gate
 from edge.gate_manifest import GateManifest
 from engines import UsageError, open_engine
@@ -97,12 +98,13 @@ def fit(
         fitted = fit_gate(samples, engine.spec, chosen, options)
         save_gate(out, fitted.manifest, fitted.arrays)
         gate = load_gate(out, features=engine.spec)
+        cost = view_cost(engine, gate.views) if report is not None else None
     stderr.print(figures_table(gate.manifest))
     stderr.print(f"{out}: {gate.name}, {out.stat().st_size / 1e6:.1f} MB", soft_wrap=True)
     if report is not None:
         _write_manifest(report, gate.manifest, gate.name)
         paths = paths_by_digest(positives, negatives or [])
-        stderr.print(f"{write_report(report, held_out_study(gate.name, fitted, paths))}", soft_wrap=True)
+        stderr.print(f"{write_report(report, held_out_study(gate.name, fitted, paths), cost=cost)}", soft_wrap=True)
 
 
 @app.command()

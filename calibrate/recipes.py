@@ -174,10 +174,10 @@ class RobustRecipe:
         return fit_ledoit_wolf(x, forgives=forgives)
 
     def options(self, samples: Samples) -> dict[str, str | int]:
-        if self.density == "ledoit-wolf":
-            return {"density": self.density}
-        components = self._ppca_components(samples.positives, samples.features.shape[1])
-        return {"density": self.density, "components": components}
+        said: dict[str, str | int] = {"density": self.density}
+        if self.density == "ppca":
+            said["components"] = self._ppca_components(samples.positives, samples.features.shape[1])
+        return said if self.nearest is None else said | {"neighbourhood": self.nearest}
 
     def _ppca_components(self, n: int, size: int) -> int:
         # One direction fewer than the centred pictures span, so that a residual is left to measure.

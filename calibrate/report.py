@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from calibrate.chooser import Rules, Use
 from calibrate.report_findings import findings
@@ -13,13 +14,21 @@ from calibrate.study import Study
 from engines import UsageError
 
 
-def write_report(folder: Path, study: Study, use: Use | None = None, rules: Rules | None = None) -> Path:
+def write_report(
+    folder: Path,
+    study: Study,
+    use: Use | None = None,
+    rules: Rules | None = None,
+    cost: dict[str, Any] | None = None,
+) -> Path:
     """Write both files into ``folder``, made where missing, and return the page's path.
+
+    ``cost`` is what :func:`calibrate.view_cost.view_cost` measured; None: how often a frame is inferred alone is told.
 
     Raises:
         UsageError: the folder cannot be written.
     """
-    found = findings(study, use or Use(), rules or Rules())
+    found = findings(study, use or Use(), rules or Rules()) | {"cost": cost or _unmeasured(study)}
     page = folder / "report.html"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -29,6 +38,10 @@ def write_report(folder: Path, study: Study, use: Use | None = None, rules: Rule
     except OSError as error:
         raise UsageError(f"{folder}: the report cannot be written ({error.strerror})") from error
     return page
+
+
+def _unmeasured(study: Study) -> dict[str, Any]:
+    return {"inferences": len(study.manifest.views), "ms": {}, "device": None}
 
 
 def _replace(path: Path, text: str) -> None:

@@ -14,6 +14,7 @@ from calibrate.gather import gather
 from calibrate.options import Cache, DeviceOption, Model, NoCache, Threads, chosen_cache
 from calibrate.report import write_report
 from calibrate.study import Study, fresh_study, held_out_study, paths_by_digest, refit_on_the_same
+from calibrate.view_cost import view_cost
 from edge.gate import Gate
 from edge.gate_file import load_gate
 from engines import Engine, UsageError, open_engine
@@ -60,7 +61,8 @@ def report(
         study = study_folders(loaded, engine, positives, negatives or [], kept, fresh=fresh)
         if prior_from is not None:
             use = use_from_pictures(loaded, engine, prior_from, study, use.frames, kept)
-    stderr.print(f"{write_report(out, study, use, rules)}", soft_wrap=True)
+        cost = view_cost(engine, loaded.views)
+    stderr.print(f"{write_report(out, study, use, rules, cost)}", soft_wrap=True)
 
 
 def study_folders(

@@ -104,11 +104,13 @@ def test_far_source_is_told_apart_from_positives_and_neighbours_together() -> No
     assert [member.name for member in fitted.manifest.members] == ["density", "discriminative", "far"]
     score = Gate(fitted.manifest, fitted.arrays).member_scores(far)["far"]
     assert score[samples.source == "birds"].min() > score[samples.source == "objects"].max()
+    assert fitted.manifest.options["neighbourhood"] == "birds"
 
 
 def test_far_source_that_one_fold_holds_whole_makes_no_border_of_its_own() -> None:
     fitted = fit(clusters.samples(clusters.PARROTS, {"birds/owl": 60, "birds/wren": 60, "ducks": 25}))
     assert [member.name for member in fitted.manifest.members] == ["density", "discriminative"]
+    assert "neighbourhood" not in fitted.manifest.options
 
 
 def test_too_few_positives_are_refused_in_a_sentence() -> None:
