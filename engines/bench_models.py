@@ -109,15 +109,17 @@ def int8_instructions() -> list[str]:
 def models_table(report: dict[str, Any]) -> Table:
     """``bench_models``'s answer for a terminal."""
     flags = ", ".join(report["int8_instructions"]) or "no 8-bit product instructions found"
-    title = f"batch {report['batch']} on {report['device']}, {report['threads']} threads; {flags}"
+    # Names are longer than what eight columns of figures leave of a terminal's width.
+    names = "\n".join(f"{number}: {row['name']}" for number, row in enumerate(report["models"], 1))
+    title = f"batch {report['batch']} on {report['device']}, {report['threads']} threads; {flags}\n{names}"
     table = Table(title=title, title_justify="left")
-    table.add_column("model", overflow="fold")
+    table.add_column("")
     headings = ("MB", "img/s", "× first (CPU)", "p50 ms", "p99 ms", "CPU ms/img", "prepare CPU ms/img", "kB/img in")
     for heading in headings:
         table.add_column(heading, justify="right")
-    for row in report["models"]:
+    for number, row in enumerate(report["models"], 1):
         table.add_row(
-            row["name"],
+            str(number),
             f"{row['bytes'] / 1e6:.1f}",
             f"{row['images_per_s']:.1f}",
             f"{row['ratio']:.2f} ({row['cpu_ratio']:.2f})",
