@@ -90,6 +90,18 @@ def test_archive_gives_what_its_folder_gives(place: Path) -> None:
     assert not (place.parent / "escaped.png").exists()
 
 
+@pytest.mark.parametrize("cut", [False, True])
+def test_archive_with_a_damaged_picture_is_refused_in_a_sentence(place: Path, cut: bool) -> None:
+    with zipfile.ZipFile("birds.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write("birds/00.png", "00.png")
+        start = archive.getinfo("00.png").header_offset + 30 + len("00.png")
+    data = bytearray(Path("birds.zip").read_bytes())
+    data[start : start + 8] = b"\x03\x00" * 4 if cut else b"\xff" * 8
+    Path("birds.zip").write_bytes(data)
+    with pytest.raises(UsageError, match=r"birds\.zip: cannot be unpacked"):
+        run("birds.zip")
+
+
 def test_video_gives_a_frame_a_second(place: Path) -> None:
     writer = cv2.VideoWriter("feeder.avi", cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (64, 48))
     for i in range(35):
