@@ -40,9 +40,9 @@ def fault(settings: LinkSettings, error: ssl.SSLError) -> LinkError:
     if isinstance(error, ssl.SSLCertVerificationError):
         return _unverified(settings, error)
     reason = error.reason or ""
-    told = _by_alert(settings, reason.partition("ALERT_")[2])
+    told = _judged(settings, error)
     if told is not None:
-        return LinkRefused(f"{_where(settings)} {told}")
+        return told
     if reason.endswith("PROTOCOL_VERSION") or reason == "UNSUPPORTED_PROTOCOL":
         need = "offers no TLS 1.2 or later, and an older one is not safe: allow 1.2 or 1.3 there"
         return LinkError(f"TLS with {_where(settings)} failed: it {need}")
@@ -60,8 +60,7 @@ def ask_why(settings: LinkSettings) -> LinkError | None:
         ):
             return None
     except ssl.SSLError as error:
-        told = fault(settings, error)
-        return told if isinstance(told, LinkRefused) else None
+        return _judged(settings, error)
     except OSError:
         return None
 
@@ -85,6 +84,17 @@ def _unverified(settings: LinkSettings, error: ssl.SSLCertVerificationError) -> 
     return LinkRefused(sentence)
 
 
+def _judged(settings: LinkSettings, error: ssl.SSLError) -> LinkError | None:
+    """What the broker has against our certificate, None where that is not why it left."""
+    alert = (error.reason or "").partition("ALERT_")[2]
+    told = _by_alert(settings, alert)
+    if told is None:
+        return None
+    # A broker without a clock battery wakes up in 1970, when no certificate is valid yet: that passes by itself.
+    kind = LinkError if alert == "BAD_CERTIFICATE" else LinkRefused
+    return kind(f"{_where(settings)} {told}")
+
+
 def _by_alert(settings: LinkSettings, alert: str) -> str | None:
     """What the broker thinks of our certificate."""
     if settings.cert_file is None:
@@ -95,7 +105,7 @@ def _by_alert(settings: LinkSettings, alert: str) -> str | None:
         "CERTIFICATE_EXPIRED": f"says that {ours} (or its own list of revoked ones) has expired: renew it",
         "CERTIFICATE_REVOKED": f"says that {ours} is revoked: have a new one issued for this box",
         "UNKNOWN_CA": f"does not know who signed {ours}: use one of the authority that the broker trusts",
-        "BAD_CERTIFICATE": f"does not accept {ours}: is it valid yet, and issued for a client?",
+        "BAD_CERTIFICATE": f"does not accept {ours}: is it valid yet by the broker's clock, and issued for a client?",
         "CERTIFICATE_UNKNOWN": f"does not accept {ours}",
         "UNSUPPORTED_CERTIFICATE": f"does not accept {ours}: was it issued for a client?",
     }.get(alert)

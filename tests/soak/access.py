@@ -167,6 +167,12 @@ CASES = [
         EXIT_CONFIG,
         ends=EXIT_CONFIG,
     ),
+    Case(
+        "our certificate to come, or the broker's clock behind",
+        lambda stage: stage.secure(own=stage.authority.issue("orin-07", hours=TO_COME), mutual=True),
+        "is it valid yet by the broker's clock",
+        EXIT_TRANSIENT,
+    ),
     Case("our certificate revoked", _revoked, "is revoked: have a new one issued", EXIT_CONFIG, ends=EXIT_CONFIG),
     Case("TLS 1.1", _only_tls_1_1, "offers no TLS 1.2 or later", EXIT_TRANSIENT),
     Case("plain connection to a TLS port", _plain_to_tls, "does it want TLS (mqtts://)?", EXIT_TRANSIENT),

@@ -337,8 +337,8 @@ ROWS = [
     Row(
         33,
         "TLS and access lists",
-        "16 cases, each with its sentence in edge check and log",
-        16,
+        "17 cases, each with its sentence in edge check and log",
+        17,
         "cases",
         run="access:access",
         control="access:access_control",
