@@ -46,7 +46,7 @@ from edge.swap import Successor, load_successor
 from edge.watchdog import TURN_S, Watchdog, end_now, notify
 from edge.web import StatusServer, build_server, create_app
 from edge.wire import Topics
-from engines import ParrotgateError
+from engines import EngineRunError, ParrotgateError
 from engines.errors import EXIT_OK, BuildStoppedError
 
 log = logging.getLogger(__name__)
@@ -207,7 +207,10 @@ class Worker:
         self._courier.drain()
         frames = self._intake.close(timeout_s=1.0)
         for batch in self._batches(frames):
-            self._judge.conclude(self._judge.begin(batch))
+            try:
+                self._judge.conclude(self._judge.begin(batch))
+            except EngineRunError as error:
+                log.error("batch of %d failed at the end, its frames are left with the broker: %s", len(batch), error)
         self._courier.notice(self._topics.status, b"stopped", retain=True)
         while self._courier.pending() and time.monotonic() < deadline:
             time.sleep(0.01)
