@@ -55,6 +55,7 @@ class Delivery:
         self._unsent: OrderedDict[str, None] = OrderedDict()  # keys in the order in which they leave
         self._shelf: OrderedDict[str, None] = OrderedDict()  # those that the spool does not give back now
         self._in_flight: dict[int, str] = {}
+        self._loose: OrderedDict[str, None] = OrderedDict()  # verdicts whose frames nobody delivers again
 
     @property
     def unacked(self) -> int:
@@ -117,9 +118,13 @@ class Delivery:
         waiting = self._outbox.get(outgoing.key)
         if waiting is not None:
             waiting.tickets.extend(outgoing.tickets)
-            return
-        self._outbox[outgoing.key] = outgoing
-        self._unsent[outgoing.key] = None
+        else:
+            waiting = self._outbox[outgoing.key] = outgoing
+            self._unsent[outgoing.key] = None
+        if waiting.kind == "verdict" and not any(ticket.qos for ticket in waiting.tickets):
+            self._loose[waiting.key] = None
+        else:
+            self._loose.pop(waiting.key, None)
 
     def offer_newest(self, outgoing: Outgoing) -> None:
         """Put a publication into the outbox in place of those to its topic that no frame waits for and are not sent.
@@ -171,21 +176,16 @@ class Delivery:
     def confirm(self, mid: int) -> Outgoing | None:
         """The broker's PUBACK for ``mid`` came, good or bad: the publication leaves the outbox and is returned."""
         key = self._in_flight.pop(mid, None)
-        return None if key is None else self._outbox.pop(key, None)
+        return None if key is None else self.abandon(key)
 
     def shed(self, most: int) -> list[Outgoing]:
-        """Take the oldest verdicts that are not on their way out of an outbox of more than ``most``; returns them.
+        """Of more than ``most`` verdicts take out the oldest that are not on their way; returns them.
 
-        One whose frame is still to be acknowledged stays: the broker holds the frame, and bounds how many there are.
+        One whose frame is still to be acknowledged stays, and does not count: the broker bounds how many there are.
         """
-        excess = len(self._outbox) - most
-        verdicts = (key for key in self._unsent if self._may_go(self._outbox[key]))
-        oldest = list(islice(verdicts, max(0, excess)))
+        excess = max(0, len(self._loose) - most)
+        oldest = list(islice((key for key in self._loose if key in self._unsent), excess))
         return [outgoing for key in oldest if (outgoing := self.abandon(key)) is not None]
-
-    @staticmethod
-    def _may_go(waiting: Outgoing) -> bool:
-        return waiting.kind == "verdict" and not any(ticket.qos for ticket in waiting.tickets)
 
     def abandon_stored(self, key: str) -> Outgoing | None:
         """Take out a waiting publication whose payload was in the spool and is there no more.
@@ -198,7 +198,8 @@ class Delivery:
         return key in self._unsent or key in self._shelf
 
     def abandon(self, key: str) -> Outgoing | None:
-        """Take a publication out of the outbox that can never be sent (too large for this broker)."""
+        """Take a publication out of the outbox: it is confirmed, or can never be sent."""
         self._unsent.pop(key, None)
         self._shelf.pop(key, None)
+        self._loose.pop(key, None)
         return self._outbox.pop(key, None)

@@ -40,7 +40,7 @@ ROWS = [
         "kills",
         run="kills:kill_worker",
         control="kills:kill_worker_control",
-        note="Raw 0.5 % is not reached on a busy machine: up to ten verdicts in flight come twice for each kill",
+        note="One verdict is in flight at 200 frames a second; on a machine too busy for that rate up to ten come twice",
     ),
     Row(
         2,
