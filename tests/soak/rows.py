@@ -40,7 +40,7 @@ ROWS = [
         "kills",
         run="kills:kill_worker",
         control="kills:kill_worker_control",
-        note="One verdict is in flight at 200 frames a second; on a machine too busy for that rate up to ten come twice",
+        note="One verdict is in flight at 200 frames a second; on a machine too busy for that up to ten come twice",
     ),
     Row(
         2,
