@@ -207,13 +207,16 @@ class Worker:
         self._courier.drain()
         frames = self._intake.close(timeout_s=1.0)
         for batch in self._batches(frames):
-            try:
-                self._judge.conclude(self._judge.begin(batch))
-            except EngineRunError as error:
-                log.error("batch of %d failed at the end, its frames are left with the broker: %s", len(batch), error)
+            self._judge_at_the_end(batch)
         self._courier.notice(self._topics.status, b"stopped", retain=True)
         while self._courier.pending() and time.monotonic() < deadline:
             time.sleep(0.01)
+
+    def _judge_at_the_end(self, batch: list[Frame]) -> None:
+        try:
+            self._judge.conclude(self._judge.begin(batch))
+        except EngineRunError as error:
+            log.error("batch of %d failed at the end, its frames are left with the broker: %s", len(batch), error)
 
     def _spawn(self, name: str, target: Callable[[], None]) -> None:
         def guarded() -> None:
