@@ -96,6 +96,10 @@ class Forked:
         log = self.log()
         return log.rfind(" connected broker=") > log.rfind(" disconnected broker=")
 
+    def wait_ready(self) -> None:
+        """Until the broker keeps what cameras publish for it, subscriptions and all."""
+        wait_for(lambda: "ready: 'judging'" in self.log(), 20, f"readiness {self._log}")
+
     def wait(self) -> int:
         """Its exit code; -9 where it was killed."""
         assert self._pid is not None

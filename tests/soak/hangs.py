@@ -45,9 +45,9 @@ class Hanging:
         self.ended: float | None = None
 
     def start(self, rng: random.Random) -> None:
-        """First a quick start and end, so that the session is there; then the run that will hang."""
+        """First a quick start and end, so that session and subscription are there; then the run that will hang."""
         self.worker.start()
-        self.worker.wait_connected()
+        self.worker.wait_ready()
         self.worker.kill()
         self._camera = Camera(client(self._yard.broker, f"cam-{self._prefix}-{rng.random()}"), "a", 20, self._prefix)
         self._yard.enter_context(self._camera)
