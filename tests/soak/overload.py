@@ -120,7 +120,7 @@ def one_load(
         worker.wait_connected()
         crowd = Crowd(yard.broker, frames)
         crowd.run(seconds + 20)
-        status = _settled_status(worker, len(frames))
+        counters = _settled(worker, len(frames))
         verdicts = list(yard.verdicts.all)
     _judge_ages(outcome, verdicts, crowd.lags_ms)
     ideal_ms = _p99([1000 * age for age in ideal.ages(frames, service_s)])
@@ -130,7 +130,7 @@ def one_load(
     outcome.add("quiet frames", offered)
     outcome.add("quiet frames judged", served)
     outcome.demand(served >= 0.999 * offered, f"{served} of {offered} quiet frames judged")
-    _account(outcome, status, len(frames))
+    _account(outcome, counters, len(frames))
 
 
 def _judge_ages(outcome: Outcome, verdicts: list[dict[str, Any]], lags_ms: list[float]) -> None:
@@ -152,29 +152,40 @@ def _p99(values: list[float]) -> float:
     return float(np.percentile(values, 99))
 
 
-def _settled_status(worker: Forked, received: int) -> dict[str, Any]:
-    """The worker's counters once it has taken all and nothing waits."""
+def _settled(worker: Forked, sent: int) -> dict[str, int]:
+    """The worker's counters once it has taken all and nothing waits.
+
+    A frame is acknowledged and counted by two threads, so that the last one's end may be told a moment later.
+    """
     page = worker.log().partition("status page url=")[2].split()[0]
 
-    def settled() -> dict[str, Any] | None:
+    def look() -> dict[str, int]:
         with urllib.request.urlopen(f"{page.rstrip('/')}/api/status", timeout=5) as answer:  # noqa: S310 - our own page
-            status: dict[str, Any] = json.load(answer)
-        counters = status["counters"]
-        done = counters["received"] >= received and counters["acked"] >= received
-        return status if done else None
+            found: dict[str, Any] = json.load(answer)
+        counters: dict[str, int] = found["counters"]
+        return counters
 
     deadline = time.monotonic() + 120
-    while (status := settled()) is None and time.monotonic() < deadline:
+    while (counters := look())["received"] < sent or counters["acked"] < counters["received"]:
+        assert time.monotonic() < deadline, "the worker does not finish"
         time.sleep(0.2)
-    assert status is not None, "the worker does not finish"
-    return status
+    deadline = time.monotonic() + 5
+    while _ends(counters) != counters["received"] and time.monotonic() < deadline:
+        time.sleep(0.2)
+        counters = look()
+    return counters
 
 
-def _account(outcome: Outcome, status: dict[str, Any], sent: int) -> None:
-    counters = status["counters"]
+def _ends(counters: dict[str, int]) -> int:
+    """Frames that were counted as a verdict, an error, a drop or a dead letter."""
     verdicts = sum(counters[name] for name in ("positive", "negative", "uncertain", "error"))
-    ends = verdicts + counters["dropped"] + counters["deadletters"]
-    for name, count in (("in", counters["received"]), ("verdicts", verdicts), ("dropped", counters["dropped"])):
+    return verdicts + counters["dropped"] + counters["deadletters"]
+
+
+def _account(outcome: Outcome, counters: dict[str, int], sent: int) -> None:
+    ends, dropped = _ends(counters), counters["dropped"]
+    verdicts = ends - dropped - counters["deadletters"]
+    for name, count in (("in", counters["received"]), ("verdicts", verdicts), ("dropped", dropped)):
         outcome.add(name, count)
     outcome.demand(counters["received"] == sent, f"{counters['received']} received of {sent}")
     outcome.demand(ends == counters["received"], f"{counters['received']} in, {ends} ended")
