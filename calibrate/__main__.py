@@ -31,7 +31,19 @@ from calibrate.families import merge_families, parse_groups
 from calibrate.figures import figures_table
 from calibrate.fit import FitOptions, fit_gate
 from calibrate.gather import gather
-from calibrate.options import Cache, DeviceOption, Model, NoCache, Threads, Together, chosen_cache
+from calibrate.options import (
+    Cache,
+    DeviceOption,
+    FramesADay,
+    Model,
+    NoCache,
+    Prior,
+    Threads,
+    Threshold,
+    Together,
+    chosen_cache,
+    chosen_wish,
+)
 from calibrate.recipes import make_recipe
 from calibrate.report import write_report
 from calibrate.score import score_pictures
@@ -74,7 +86,13 @@ def fit(
         str | None,
         typer.Option(help="robust: ledoit-wolf (default) or ppca; seed: spherical (default), diag, tied or full"),
     ] = None,
-    threshold: Annotated[float | None, typer.Option(help="default: probability 0.5; without negatives p 0.05")] = None,
+    threshold: Threshold = None,
+    prior: Prior = 0.02,
+    frames_a_day: FramesADay = 10_000.0,
+    abstain: Annotated[
+        float | None,
+        typer.Option(help="share of positives and of negatives beyond a band of uncertain verdicts; default: no band"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="same pictures and seed, same file")] = 0,
     device: DeviceOption = "auto",
     threads: Threads = None,
@@ -85,7 +103,8 @@ def fit(
     """Fit a gate on pictures and write it, with what it achieves on pictures it was not fitted on."""
     groups = parse_groups(together or [])
     chosen = make_recipe(recipe, components, covariance, seed)
-    options = FitOptions(CHEAPEST if views == "auto" else parse_views(views), threshold, seed)
+    wish = chosen_wish(threshold, prior, frames_a_day)
+    options = FitOptions(CHEAPEST if views == "auto" else parse_views(views), wish, seed, abstain)
     if not out.parent.is_dir():
         raise UsageError(f"{out.parent}: no such folder for the gate file; make it first")
     with open_engine(model, cast(Device, device), threads=threads) as engine:

@@ -15,7 +15,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from calibrate.fit import PROBABILITY_THRESHOLD, hold_out
+from calibrate.decision import DEFAULT
+from calibrate.fit import hold_out
 from calibrate.folds import Split, split
 from calibrate.metrics import measure
 from calibrate.recipes import Recipe, RobustRecipe, SeedRecipe
@@ -119,7 +120,7 @@ def ablation_tables(outcomes: Sequence[Outcome]) -> list[Table]:
     """
     first = outcomes[0].figures[0]["sources"]
     count = len(outcomes[0].figures)
-    title = f"Held-out kinds and families, {count} seeds, decided at p >= {PROBABILITY_THRESHOLD}"
+    title = f"Held-out kinds and families, {count} seeds, decided at p >= {DEFAULT['probability']}"
     ours = _table(title, "gain in log-loss", "recall", "ECE")
     for outcome in outcomes:
         gain = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*outcome.gain)
@@ -162,7 +163,7 @@ def judged(idea: Idea, samples: Samples, seed: int) -> tuple[dict[str, Any], Flo
         _, join, calibration = hold_out(samples, planned, plain, border)
         score = join(held_out.members)
         probability = probability if calibration is None else calibration(score)
-    return measure(samples, score, probability >= PROBABILITY_THRESHOLD, probability, seed), probability
+    return measure(samples, score, probability >= DEFAULT["probability"], probability, seed), probability
 
 
 def shuffled_split(samples: Samples, family: Strings, seed: int) -> Split:

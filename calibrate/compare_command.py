@@ -9,12 +9,24 @@ from typing import Annotated, cast
 
 import typer
 
-from calibrate.comparison import compare
+from calibrate.comparison import PLAIN, compare
 from calibrate.comparison_tables import ALL_IN_ONE, comparison_tables
 from calibrate.extract import parse_views
 from calibrate.families import merge_families, parse_groups
 from calibrate.gather import gather
-from calibrate.options import Cache, DeviceOption, Model, NoCache, Threads, Together, chosen_cache
+from calibrate.options import (
+    Cache,
+    DeviceOption,
+    FramesADay,
+    Model,
+    NoCache,
+    Prior,
+    Threads,
+    Threshold,
+    Together,
+    chosen_cache,
+    chosen_wish,
+)
 from engines import open_engine
 from engines.base import Device
 from engines.console import stdout
@@ -31,6 +43,9 @@ def compare_command(
     negatives: Annotated[list[Path], typer.Option(help="folder of pictures to refuse; repeatable")],
     together: Together = None,
     views: Annotated[str, typer.Option(help="views to average, as full,centre: of full, hflip, centre")] = "full",
+    threshold: Threshold = None,
+    prior: Prior = 0.02,
+    frames_a_day: FramesADay = 10_000.0,
     seed: Annotated[int, typer.Option(help="of folds and of members that draw at random")] = 0,
     only: Annotated[
         list[str] | None, typer.Option(help="a recipe or member to compare, by its name in the table; repeatable")
@@ -46,10 +61,11 @@ def compare_command(
 ) -> None:
     """Compare recipes and members on pictures, kinds and families that they were not fitted on."""
     chosen, groups = parse_views(views), parse_groups(together or [])
+    wish = chosen_wish(threshold, prior, frames_a_day) or PLAIN
     with open_engine(model, cast(Device, device), threads=threads) as engine:
         kept = chosen_cache(cache, no_cache, engine)
         samples = gather(engine, positives, negatives, chosen, normalise=True, cache=kept)
-    found = compare(merge_families(samples, groups), seed, only or [])
+    found = compare(merge_families(samples, groups), seed, only or [], wish)
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=2, allow_nan=False))
         return

@@ -18,6 +18,7 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from calibrate.contenders import Contender, contenders
+from calibrate.decision import DEFAULT, Wish
 from calibrate.fit import MIN_CALIBRATION
 from calibrate.folds import Split, split
 from calibrate.metrics import (
@@ -37,7 +38,7 @@ from engines.console import track
 log = logging.getLogger(__name__)
 
 FOLDS = 5
-THRESHOLD = 0.5
+PLAIN = Wish("value", DEFAULT["probability"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,36 +60,53 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All rows on the folds that ``folds`` describes; ``mixtures`` the candidates of the Gaussian mixture on all
-    positives, the chosen one first; ``paired`` the first row less the second, with paired intervals."""
+    """All rows on the folds that ``folds`` describes, accepted at the ``threshold`` that was wished for; ``mixtures``
+    the candidates of the Gaussian mixture on all positives, the chosen one first; ``paired`` the first row less the
+    second, with paired intervals."""
 
     folds: str
+    threshold: str
     rows: list[Row]
     mixtures: list[Candidate]
     paired: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class _Verdicts:
-    """Scores and probabilities (n,) of every picture, and scores against each family that was held out apart: the
-    score (n,) where the picture is positive or of that family."""
+class _Judgement:
+    """Scores, probabilities and what was accepted, each (n,)."""
 
     score: Float64
     probability: Float64
-    apart: dict[str, tuple[Float64, Float64]]
+    accepted: Booleans
+
+    @classmethod
+    def empty(cls, n: int) -> _Judgement:
+        return cls(np.empty(n), np.empty(n), np.zeros(n, np.bool_))
 
 
-def compare(samples: Samples, seed: int = 0, names: Sequence[str] = ()) -> Comparison:
+@dataclass(frozen=True, slots=True)
+class _Verdicts:
+    """How every picture was judged, and how against each family that was held out apart: that holds where the
+    picture is positive or of that family."""
+
+    whole: _Judgement
+    apart: dict[str, _Judgement]
+
+
+def compare(samples: Samples, seed: int = 0, names: Sequence[str] = (), wish: Wish = PLAIN) -> Comparison:
     """A row for each recipe and member (or those of ``names``), all on the same folds.
 
-    Raises :class:`UsageError` without at least five negatives: nothing could be told apart.
+    Each fit takes the threshold that its own training pictures give to ``wish``.
+
+    Raises:
+        UsageError: without at least five negatives: nothing could be told apart; or ``wish`` cannot be had.
     """
     if samples.negatives < FOLDS or samples.positives < 2 * FOLDS:
         raise UsageError(
             f"a comparison needs at least {2 * FOLDS} positives and {FOLDS} negatives; "
             f"found {samples.positives} and {samples.negatives}"
         )
-    chosen = _chosen(contenders(seed), names)
+    chosen = _chosen(contenders(seed, wish), names)
     raw = samples.with_features(samples.features.astype(np.float64))
     unit = samples.with_features(np.asarray(unit_rows(raw.features), np.float64))
     folds = split(unit, seed)
@@ -103,7 +121,7 @@ def compare(samples: Samples, seed: int = 0, names: Sequence[str] = ()) -> Compa
     rows = [_row(name, samples, found, seed) for name, found in verdicts.items()]
     pair = list(verdicts.values())[:2]
     paired = _paired(samples, pair[0], pair[1], seed) if len(pair) == 2 else {}
-    return Comparison(folds.description, rows, mixtures, paired)
+    return Comparison(folds.description, str(wish), rows, mixtures, paired)
 
 
 def _chosen(known: list[Contender], names: Sequence[str]) -> list[Contender]:
@@ -126,30 +144,32 @@ def _spread(samples: Samples, folds: Split) -> dict[str, Booleans]:
 
 
 def _verdicts(samples: Samples, contender: Contender, folds: Split, spread: dict[str, Booleans]) -> _Verdicts:
-    score, probability = np.empty(len(samples.positive)), np.empty(len(samples.positive))
-    apart = {} if contender.one_class else {name: (score.copy(), probability.copy()) for name in spread}
+    n = len(samples.positive)
+    whole, apart = _Judgement.empty(n), {}
+    if not contender.one_class:
+        apart = {name: _Judgement.empty(n) for name in spread}
     for fold in range(folds.count):
         rows = folds.fold == fold
-        _judge(samples, contender, ~rows, rows, (score, probability))
+        _judge(samples, contender, ~rows, rows, whole)
         for name, into in apart.items():
             _judge(samples, contender, ~rows & ~spread[name], rows & (samples.positive | spread[name]), into)
-    return _Verdicts(score, probability, apart)
+    return _Verdicts(whole, apart)
 
 
-def _judge(
-    samples: Samples, contender: Contender, train: Booleans, fresh: Booleans, into: tuple[Float64, Float64]
-) -> None:
+def _judge(samples: Samples, contender: Contender, train: Booleans, fresh: Booleans, into: _Judgement) -> None:
     judged = contender.judge(samples.take(train), np.asarray(samples.features[fresh], np.float64))
-    into[0][fresh] = judged.score
-    into[1][fresh] = np.nan if judged.probability is None else judged.probability
+    into.score[fresh] = judged.score
+    into.probability[fresh] = np.nan if judged.probability is None else judged.probability
+    into.accepted[fresh] = False if judged.accepted is None else judged.accepted
 
 
 def _row(name: str, samples: Samples, found: _Verdicts, seed: int) -> Row:
-    accepted = found.probability >= THRESHOLD
-    figures = measure(samples, found.score, accepted, found.probability, seed)
+    whole = found.whole
+    accepted = whole.accepted
+    figures = measure(samples, whole.score, accepted, whole.probability, seed)
     kinds = {kind: rate(accepted[_of(samples, kind, positive=True)]) for kind in samples.counts(positive=True)}
     families = {
-        family: _family(samples, family, *found.apart.get(family, (found.score, found.probability)), seed)
+        family: _family(samples, family, found.apart.get(family, whole), seed)
         for family in samples.counts(positive=False)
     }
     worst_kind = min(kinds, key=lambda kind: (kinds[kind]["value"], -kinds[kind]["n"]))
@@ -157,14 +177,14 @@ def _row(name: str, samples: Samples, found: _Verdicts, seed: int) -> Row:
     return Row(name, figures, kinds, families, worst_kind, worst)
 
 
-def _family(samples: Samples, name: str, score: Float64, probability: Float64, seed: int) -> dict[str, Any]:
+def _family(samples: Samples, name: str, judged: _Judgement, seed: int) -> dict[str, Any]:
     rows = _of(samples, name, positive=False)
-    figures = against(samples, rows, score, seed)
+    figures = against(samples, rows, judged.score, seed)
     return {
         "n": int(rows.sum()),
         "auroc": figures["auroc"],
         "fpr95": figures["fpr95"],
-        "false_accepts": rate(probability[rows] >= THRESHOLD),
+        "false_accepts": rate(judged.accepted[rows]),
     }
 
 
@@ -174,7 +194,7 @@ def _of(samples: Samples, family: str, *, positive: bool) -> Booleans:
 
 def _paired(samples: Samples, first: _Verdicts, second: _Verdicts, seed: int) -> dict[str, Any]:
     """Figures of ``first`` less those of ``second``, in the same draws of folders."""
-    scores = first.score, second.score
+    scores = first.whole.score, second.whole.score
     sources = {name: difference(samples, rows, scores, seed) for name, rows in negative_sources(samples).items()}
-    probabilities = first.probability, second.probability
+    probabilities = first.whole.probability, second.whole.probability
     return {"sources": sources, **probability_difference(samples, probabilities, seed)}

@@ -31,7 +31,7 @@ def comparison_tables(found: Comparison, width: int, *, all_families: bool = Fal
     return [
         *(overall_table(found, part) for part in parts),
         *([mixture_table(found)] if found.mixtures else []),
-        source_table(found.rows),
+        source_table(found),
         *family_tables(found.rows, width, None if all_families else SHOWN_FAMILIES),
         worst_table(found.rows),
         *([paired_table(found)] if found.paired else []),
@@ -42,7 +42,7 @@ def overall_table(found: Comparison, figures: Mapping[str, str]) -> Table:
     """``figures`` and their headings over all negatives together."""
     table = _table(
         "Held out, nested: no fit saw the picture, its kind or its family; 95 % intervals over folders; "
-        "recall at probability 0.5",
+        f"recall {_at(found)}",
         found.folds,
     )
     _columns(table, "recipe or member", *figures.values())
@@ -64,17 +64,18 @@ def mixture_table(found: Comparison) -> Table:
     return table
 
 
-def source_table(rows: Sequence[Row]) -> Table:
+def source_table(found: Comparison) -> Table:
     """Each folder of negatives by member."""
-    table = _table("Against each folder of negatives; accepted at probability 0.5")
-    _columns(table, "recipe or member", *_RANKS.values(), "accepted")
+    rows = found.rows
+    table = _table(f"Against each folder of negatives; accepted {_at(found)}; last column: recall with none accepted")
+    _columns(table, "recipe or member", *_RANKS.values(), "accepted", "TPR at\nnone")
     for source in (name for name in rows[0].figures["sources"] if name != "all"):
         n = rows[0].figures["sources"][source]["false_accepts"]["n"]
         table.add_section()
         table.add_row(f"[bold]{source}[/] {n}")
         for row in rows:
             figures = row.figures["sources"][source]
-            table.add_row(row.name, *(_cell(figures[name]) for name in (*_RANKS, "false_accepts")))
+            table.add_row(row.name, *(_cell(figures[name]) for name in (*_RANKS, "false_accepts", "tpr_at_fpr_0")))
     return table
 
 
@@ -137,6 +138,10 @@ def paired_table(found: Comparison) -> Table:
     for name, words in (("ece", "ECE"), ("brier", "Brier"), ("log_loss", "log-loss")):
         table.add_row(words, _cell(first.figures[name]), _cell(second.figures[name]), _cell(found.paired[name], "+"))
     return table
+
+
+def _at(found: Comparison) -> str:
+    return f"at {found.threshold}" if ":" in found.threshold else f"at probability {found.threshold}"
 
 
 def _table(title: str, caption: str | None = None) -> Table:

@@ -12,12 +12,13 @@ from sklearn.neighbors import KernelDensity
 from sklearn.svm import OneClassSVM
 
 from calibrate.calibrators import choose_kind, fit_calibrator
+from calibrate.decision import Wish
 from calibrate.fit import hold_out
 from calibrate.folds import Split, split
 from calibrate.members import fit_ledoit_wolf, fit_logistic, fit_ppca
 from calibrate.mixture_choice import fit_chosen, mixture_candidates
 from calibrate.recipes import Recipe, make_recipe, wants_discriminative
-from calibrate.samples import Float64, Samples
+from calibrate.samples import Booleans, Float64, Samples
 
 NEIGHBOURS = 2
 
@@ -28,10 +29,12 @@ Judge = Callable[[Samples, Float64], "Judged"]
 @dataclass(frozen=True, slots=True)
 class Judged:
     """Fresh pictures: ``score`` (n,) in robust deviations from the median of the training positives held out within
-    training, which lets scores of several fits be ranked together; ``probability`` (n,), None without negatives."""
+    training, which lets scores of several fits be ranked together; ``probability`` (n,) and whether it reaches the
+    threshold that training's held-out pictures gave, ``accepted`` (n,), both None without negatives."""
 
     score: Float64
     probability: Float64 | None
+    accepted: Booleans | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,40 +48,51 @@ class Contender:
     one_class: bool = False
 
 
-def contenders(seed: int) -> list[Contender]:
-    """The recipes, then the members."""
+def contenders(seed: int, wish: Wish) -> list[Contender]:
+    """The recipes, then the members; each takes the threshold that is wished for."""
     recipes = [make_recipe(name, None, None, seed) for name in ("robust", "seed")]
+    members = _scorers(seed).items()
+
+    def mixture(train: Samples) -> Scorer:
+        return _mixture_scorer(train, seed)
+
     return [
-        *(Contender(r.name, _recipe_judge(r, seed), r.normalise, r.name == "seed") for r in recipes),
-        *(
-            Contender(name, _member_judge(lambda _, scorer=scorer: scorer, seed), one_class=name not in _TWO_CLASS)  # type: ignore[misc]
-            for name, scorer in _scorers(seed).items()
-        ),
-        Contender("Gaussian mixture", _member_judge(lambda train: _mixture_scorer(train, seed), seed), one_class=True),
+        *(Contender(r.name, _recipe_judge(r, seed, wish), r.normalise, r.name == "seed") for r in recipes),
+        *(Contender(n, _member_judge(_always(s), seed, wish), one_class=n not in _TWO_CLASS) for n, s in members),
+        Contender("Gaussian mixture", _member_judge(mixture, seed, wish), one_class=True),
     ]
 
 
-def _recipe_judge(recipe: Recipe, seed: int) -> Judge:
+def _always(scorer: Scorer) -> Callable[[Samples], Scorer]:
+    return lambda _: scorer
+
+
+def _recipe_judge(recipe: Recipe, seed: int, wish: Wish) -> Judge:
     def judge(train: Samples, x: Float64) -> Judged:
         inner = split(train, seed)
         planned, discriminative = recipe.planned(train, inner.fold), wants_discriminative(recipe, train)
         held_out, join, calibration = hold_out(train, planned, inner, discriminative)
         members = planned.fit(train, discriminative=discriminative)
         score = join([member.score(x) for member in members])
-        return Judged(standard(score, held_out.score[train.positive]), calibration(score) if calibration else None)
+        judged = standard(score, held_out.score[train.positive])
+        if calibration is None:
+            return Judged(judged, None, None)
+        probability = calibration(score)
+        return Judged(judged, probability, probability >= wish.threshold(held_out.decisive, train.positive))
 
     return judge
 
 
-def _member_judge(plan: Callable[[Samples], Scorer], seed: int) -> Judge:
+def _member_judge(plan: Callable[[Samples], Scorer], seed: int, wish: Wish) -> Judge:
     def judge(train: Samples, x: Float64) -> Judged:
         scorer, inner = plan(train), split(train, seed)
         known, score = _held_out(train, inner, scorer), scorer(train, x)
         judged = standard(score, known[train.positive])
         if not train.negatives:
-            return Judged(judged, None)
-        kind = choose_kind(known, train.positive, inner.fold)
-        return Judged(judged, fit_calibrator(kind, known, train.positive)(score))
+            return Judged(judged, None, None)
+        calibration = fit_calibrator(choose_kind(known, train.positive, inner.fold), known, train.positive)
+        probability = calibration(score)
+        return Judged(judged, probability, probability >= wish.threshold(calibration(known), train.positive))
 
     return judge
 

@@ -16,6 +16,8 @@ def figures_table(manifest: GateManifest) -> Table:
     """AUROC, FPR95 and false accepts against each folder of negatives, with the families that fare worst."""
     figures = manifest.metrics
     rule = f"{manifest.decision.by.replace('_', '-')} >= {manifest.decision.threshold:g}"
+    if manifest.decision.abstain is not None:
+        rule += ", uncertain from {:g} to {:g}".format(*manifest.decision.abstain)
     title = f"{manifest.name}: held-out figures, 95 % intervals; accepted at {rule}"
     table = Table(
         title=title, title_justify="left", caption=_caption(manifest), caption_justify="left", box=SIMPLE_HEAD

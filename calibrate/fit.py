@@ -16,13 +16,14 @@ from threadpoolctl import threadpool_limits
 
 from calibrate.blocks import blocks, fits_whole
 from calibrate.calibrators import Calibration, Kind, choose_kind, fit_calibrator
+from calibrate.decision import DEFAULT, By, Wish, decide
 from calibrate.folds import Split, split
 from calibrate.joins import Factor, FittedJoin, fit_join
 from calibrate.metrics import measure
 from calibrate.recipes import Recipe, wants_discriminative
 from calibrate.samples import Booleans, Float64, Samples
 from edge.gate import conformal, unit_rows
-from edge.gate_manifest import FORMAT, GOLDEN_ROWS, Decision, FeatureModel, GateManifest, Training
+from edge.gate_manifest import FORMAT, GOLDEN_ROWS, FeatureModel, GateManifest, Training
 from edge.gate_math import Floats
 from engines import ModelSpec, UsageError
 
@@ -30,17 +31,17 @@ log = logging.getLogger(__name__)
 
 MIN_POSITIVES = 10
 MIN_CALIBRATION = 5  # negatives below which no probability can be learnt
-P_VALUE_THRESHOLD = 0.05
-PROBABILITY_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class FitOptions:
-    """What the user may choose; ``threshold`` None means 0.5 on the probability, 0.05 on the p-value."""
+    """What the user may choose; ``wish`` None means 0.5 on the probability, 0.05 on the p-value. ``abstain`` is the
+    share of either side that may lie beyond a band of uncertain verdicts, None: no band."""
 
     views: tuple[str, ...] = ("full",)
-    threshold: float | None = None
+    wish: Wish | None = None
     seed: int = 0
+    abstain: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,8 @@ def _fit(
     members = recipe.fit(samples, discriminative=discriminative)
     begin("members of the folds, calibration")
     held_out, join, calibration = hold_out(samples, recipe, folds, discriminative)
-    decision = _decision(calibration, options)
+    by: By = "p_value" if calibration is None else "probability"
+    decision = decide(by, options.wish, options.abstain, held_out.decisive, samples.positive)
     accepted = held_out.decisive >= decision.threshold
     begin("figures and their intervals")
     figures = measure(samples, held_out.score, accepted, held_out.probability, options.seed)
@@ -125,7 +127,7 @@ def _fit(
         decision=decision,
         training=_training(samples, folds, options.seed),
         metrics=figures,
-        options={**recipe.options(samples), **_left_out(samples)},
+        options={**recipe.options(samples), **_left_out(samples), **_wished(options)},
         versions={"python": platform.python_version(), **{m.__name__: m.__version__ for m in (np, scipy, sklearn)}},
     )
     arrays: dict[str, npt.NDArray[Any]] = {
@@ -163,9 +165,8 @@ def _check(samples: Samples, recipe: Recipe, options: FitOptions) -> None:
             f"at least {MIN_POSITIVES}, better 200"
         )
     recipe.check(samples)
-    if options.threshold is not None and not 0.0 < options.threshold < 1.0:
-        raise UsageError(f"--threshold must lie between 0 and 1, not {options.threshold}")
-    alpha = options.threshold or P_VALUE_THRESHOLD
+    wish = options.wish
+    alpha = wish.amount if wish is not None and wish.aim == "value" else DEFAULT["p_value"]
     if not samples.negatives and alpha * (samples.positives + 1) < 1.0:
         raise UsageError(
             f"without negatives a p-value decides, and {samples.positives} positives know none below "
@@ -232,12 +233,6 @@ def _cross_p_values(score: Float64, folds: Split) -> Float64:
     return p_value
 
 
-def _decision(calibration: Calibration | None, options: FitOptions) -> Decision:
-    if calibration is None:
-        return Decision(by="p_value", threshold=options.threshold or P_VALUE_THRESHOLD)
-    return Decision(by="probability", threshold=options.threshold or PROBABILITY_THRESHOLD)
-
-
 def _training(samples: Samples, folds: Split, seed: int) -> Training:
     return Training(
         digest=samples.digest(),
@@ -247,6 +242,14 @@ def _training(samples: Samples, folds: Split, seed: int) -> Training:
         folds=folds.description,
         seed=seed,
     )
+
+
+def _wished(options: FitOptions) -> dict[str, Any]:
+    """How the decision came about, beyond a plain threshold."""
+    told: dict[str, Any] = {}
+    if options.wish is not None and options.wish.aim != "value":
+        told["threshold"] = str(options.wish)
+    return told if options.abstain is None else told | {"abstain": options.abstain}
 
 
 def _left_out(samples: Samples) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 Intervals are percentile bootstraps over whole folders (:mod:`calibrate.resampling`): pictures of one folder are alike,
 and drawing pictures would feign certainty. Rates carry Clopper and Pearson's interval, which stays honest at no error
-seen; FPR95 and the recall at 1 % FPR carry the wider end of both.
+seen; FPR95 and the recalls at 1 % FPR and at none carry the wider end of both.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def measure(
 ) -> dict[str, Any]:
     """The figures of held-out ``score``, ``accepted`` and ``probability`` (n,), as the manifest stores them.
 
-    ``sources`` holds AUROC, FPR95, recall at 1 % FPR, average precision and false accepts against each folder of
-    negatives and against ``all``, ``families`` the false accepts of each.
+    ``sources`` holds AUROC, FPR95, recall at 1 % FPR and at none, average precision and false accepts against each
+    folder of negatives and against ``all``, ``families`` the false accepts of each.
     """
     pos = samples.positive
     figures: dict[str, Any] = {"recall": rate(accepted[pos])}
@@ -102,7 +102,7 @@ def against(samples: Samples, rows: Booleans, score: Float64, seed: int) -> dict
 def ranking_figures(value: Replicates, drawn: Replicates, n1: int, n0: int) -> dict[str, Figure]:
     """Values and draws of :func:`calibrate.resampling.ranked` as figures with their intervals."""
     figures = {name: _figure(float(value[name][0]), percentiles(drawn[name])) for name in value}
-    for name, n in (("fpr95", n0), ("tpr_at_fpr_1", n1)):
+    for name, n in (("fpr95", n0), ("tpr_at_fpr_1", n1), ("tpr_at_fpr_0", n1)):
         share = float(value[name][0])
         figures[name] = _figure(share, _wider(percentiles(drawn[name]), clopper_pearson(round(share * n), n)))
     return figures

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from calibrate.chooser import Use
+from calibrate.decision import Wish, parse_wish
 from calibrate.feature_cache import FeatureCache, default_folder, open_cache
 from engines import Engine
 
@@ -20,7 +22,23 @@ Together = Annotated[
     list[str] | None,
     typer.Option("--together", help="related kinds, held out together, as macaw,scarlet_macaw; repeatable"),
 ]
+Threshold = Annotated[
+    str | None,
+    typer.Option(
+        "--threshold",
+        help="a number, or what is wanted: recall:0.9, promise:0.9 (of fresh pictures, with confidence 0.95), "
+        "precision:0.8, false_a_day:10, cost:5 (a miss worth five false alarms); default: probability 0.5; without "
+        "negatives p 0.05",
+    ),
+]
+Prior = Annotated[float, typer.Option("--prior", help="share of frames that show the animal, where the gate is used")]
+FramesADay = Annotated[float, typer.Option("--frames-a-day", help="frames a day, where the gate is used")]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="compute every feature, keep none")]
+
+
+def chosen_wish(threshold: str | None, prior: float, frames: float) -> Wish | None:
+    """What ``--threshold``, ``--prior`` and ``--frames-a-day`` ask for; None where no threshold was named."""
+    return None if threshold is None else parse_wish(threshold, Use(prior, frames))
 
 
 def chosen_cache(folder: Path | None, without: bool, engine: Engine) -> FeatureCache | None:

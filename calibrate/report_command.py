@@ -11,7 +11,7 @@ from calibrate.chooser import Rules, Use
 from calibrate.deployed_prior import use_from_pictures
 from calibrate.feature_cache import FeatureCache
 from calibrate.gather import gather
-from calibrate.options import Cache, DeviceOption, Model, NoCache, Threads, chosen_cache
+from calibrate.options import Cache, DeviceOption, FramesADay, Model, NoCache, Prior, Threads, chosen_cache
 from calibrate.report import write_report
 from calibrate.study import Study, fresh_study, held_out_study, paths_by_digest, refit_on_the_same
 from calibrate.view_cost import view_cost
@@ -38,11 +38,11 @@ def report(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="these pictures had no part in fitting: show the gate's own scores")
     ] = False,
-    prior: Annotated[float, typer.Option(help="share of frames that show the animal, where the gate is used")] = 0.02,
+    prior: Prior = 0.02,
     prior_from: Annotated[
         Path | None, typer.Option(help="folder of unlabelled frames as cameras give them: estimates --prior")
     ] = None,
-    frames_a_day: Annotated[float, typer.Option(help="frames a day, where the gate is used")] = 10_000.0,
+    frames_a_day: FramesADay = 10_000.0,
     recall: Annotated[float, typer.Option(help="recall to choose a threshold for")] = 0.95,
     precision: Annotated[float, typer.Option(help="precision to choose a threshold for, at --prior")] = 0.9,
     false_a_day: Annotated[float, typer.Option(help="false alarms a day to choose a threshold for")] = 10.0,

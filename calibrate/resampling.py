@@ -63,12 +63,13 @@ class Ranking:
         self._n1 = len(positive)
 
     def figures(self, w1: Float64, w0: Float64) -> dict[str, Float64]:
-        """``auroc`` (ties half), ``fpr95``, ``tpr_at_fpr_1``, ``average_precision``, each (b,)."""
+        """``auroc`` (ties half), ``fpr95``, ``tpr_at_fpr_1``, ``tpr_at_fpr_0``, ``average_precision``, each (b,)."""
         p, n = self._accepted(w1, w0)
         return {
             "auroc": _area(p, n),
             "fpr95": _fpr_at(p, n, 0.95),
             "tpr_at_fpr_1": _tpr_at(p, n, 0.01),
+            "tpr_at_fpr_0": _tpr_at(p, n, 0.0),
             "average_precision": _average_precision(p, n),
         }
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from calibrate.decision import Wish
 from calibrate.fit import FitOptions, FittedGate, fit_gate
 from calibrate.folders import find_pictures
 from calibrate.recipes import make_recipe
@@ -82,7 +83,8 @@ def refit(gate: Gate, samples: Samples, model: ModelSpec) -> FittedGate:
     if components is not None:
         components = min(components, samples.positives, samples.features.shape[1])
     recipe = make_recipe(manifest.recipe, components, covariance, manifest.training.seed)
-    options = FitOptions(manifest.views, manifest.decision.threshold, manifest.training.seed)
+    wish = Wish("value", manifest.decision.threshold)
+    options = FitOptions(manifest.views, wish, manifest.training.seed, manifest.options.get("abstain"))
     return fit_gate(samples, model, recipe, options)
 
 

@@ -29,20 +29,6 @@ def rejected_with_confidence(n: int, share: float, confidence: float = 0.95) -> 
     return low
 
 
-def threshold_for_recall(positive: Float64, recall: float, confidence: float = 0.95) -> float:
-    """The highest threshold (accept >= it) on held-out positives (n,) that promises ``recall`` with ``confidence``.
-
-    Raises :class:`UsageError` when n positives cannot promise it, saying how many could.
-    """
-    k = rejected_with_confidence(len(positive), 1.0 - recall, confidence)
-    if k < 1:
-        raise UsageError(
-            f"{len(positive)} held-out positives cannot promise a recall of {recall:g} with confidence "
-            f"{confidence:g}: at least {positives_needed(recall, confidence)} are needed"
-        )
-    return float(np.partition(positive, k - 1)[k - 1])
-
-
 def positives_needed(recall: float, confidence: float = 0.95) -> int:
     """The fewest positives that can promise ``recall`` with ``confidence``: recall^n <= 1 - confidence."""
     if not (0.0 < recall < 1.0 and 0.0 < confidence < 1.0):
@@ -71,24 +57,3 @@ def abstain_band(positive: Float64, negative: Float64, alpha: float) -> tuple[fl
     low = conformal_threshold(positive, alpha)
     high = float(np.nextafter(-conformal_threshold(-negative, alpha), np.inf))
     return (low, high) if low < high else (low, low)
-
-
-def threshold_for_precision(positive: Float64, negative: Float64, precision: float, prior: float) -> float | None:
-    """The lowest threshold whose precision at ``prior``, pi TPR / (pi TPR + (1 - pi) FPR), reaches ``precision``.
-
-    FPR counts one false accept more than was seen, so that no negative seen above proves nothing. None where no
-    threshold reaches it with these negatives.
-    """
-    candidates = np.unique(positive)
-    recall = 1.0 - np.searchsorted(np.sort(positive), candidates) / len(positive)
-    false = len(negative) - np.searchsorted(np.sort(negative), candidates)
-    accepted_falsely = (1.0 - prior) * np.minimum(false + 1.0, len(negative)) / len(negative)
-    reached = prior * recall / (prior * recall + accepted_falsely) >= precision
-    return float(candidates[np.argmax(reached)]) if reached.any() else None
-
-
-def threshold_for_cost(false_accept: float, miss: float) -> float:
-    """The probability from which on accepting costs less: c_fp / (c_fp + c_fn)."""
-    if false_accept <= 0 or miss <= 0:
-        raise UsageError(f"costs must be positive, not {false_accept:g} and {miss:g}")
-    return false_accept / (false_accept + miss)

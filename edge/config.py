@@ -186,7 +186,7 @@ class GateConfig(Section):
     threshold: Probability | None = None
     """Lowest probability in [0, 1] that is accepted; null: the gate file's own."""
     abstain: tuple[Probability, Probability] | None = None
-    """Band [low, high] of probabilities whose verdict is `uncertain`; it holds the threshold. null: no band."""
+    """Band [low, high] around the threshold whose verdict is `uncertain`; null: the gate file's own."""
     sha256: Sha256 | None = None
     """Pin: the gate file's SHA-256 as 64 hexadecimal digits; null: any gate of this feature model."""
 

@@ -78,6 +78,7 @@ class Gate:
         self.sha256 = sha256
         self.precision = precision
         self.threshold = manifest.decision.threshold
+        self.abstain = manifest.decision.abstain
         _check_finite(arrays)
         self._join = build_join(manifest.join, arrays, len(manifest.members))
         self._calibrate = build_calibrator(manifest.calibration, arrays)

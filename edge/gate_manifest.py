@@ -8,7 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from edge.errors import GateError
 from engines.spec import InputSpec
@@ -47,10 +57,26 @@ class Member(_Part):
 
 
 class Decision(_Part):
-    """What decides and from which value on a frame is accepted (the value itself is accepted)."""
+    """What decides and from which value on a frame is accepted (the value itself is accepted); values from the lower
+    end of ``abstain`` up to its upper are uncertain, None: none is."""
 
     by: Literal["probability", "p_value"]
     threshold: float = Field(ge=0.0, le=1.0)
+    abstain: tuple[float, float] | None = None
+
+    @field_validator("abstain")
+    @classmethod
+    def _band(cls, band: tuple[float, float] | None, info: ValidationInfo) -> tuple[float, float] | None:
+        threshold = info.data.get("threshold", 0.0)
+        if band is not None and not 0.0 <= band[0] <= threshold <= band[1] <= 1.0:
+            raise ValueError(f"a band of uncertain verdicts holds the threshold, {threshold}; found {list(band)}")
+        return band
+
+    @model_serializer(mode="wrap")
+    def _without_an_absent_band(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A worker from before there were bands reads the file as well.
+        values: dict[str, Any] = handler(self)
+        return values if self.abstain is not None else {k: v for k, v in values.items() if k != "abstain"}
 
 
 class Training(_Part):

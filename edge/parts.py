@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +115,7 @@ def _join(config: Config, features: Engine, gate: Gate, species: Engine | None, 
         gate,
         species,
         worker=config.worker,
-        limits=_limits(config, gate),
+        limits=camera_limits(config, gate),
         top=config.species.top if config.species is not None else 1,
         clock=time.monotonic,
         wall=time.time,
@@ -242,18 +243,36 @@ def _open_species(config: Config, plan: Path | None) -> Engine | None:
     return engine
 
 
-def _limits(config: Config, gate: Gate) -> dict[str | None, Limits]:
+def camera_limits(config: Config, gate: Gate) -> dict[str | None, Limits]:
+    """Each camera's limits, None standing for cameras that are not named.
+
+    Raises :class:`ConfigError` where a threshold lies outside of the band of uncertain verdicts.
+    """
     default = config.gate.threshold if config.gate.threshold is not None else gate.threshold
-    band = config.gate.abstain
-    if band is not None and not band[0] <= default <= band[1]:
-        raise ConfigError(
-            str(config.gate.file), [f"gate.abstain {list(band)} should hold the gate file's own threshold {default:g}"]
-        )
+    band = gate.abstain if config.gate.abstain is None else config.gate.abstain
     limits: dict[str | None, Limits] = {None: Limits(default, band)}
     for name in config.cameras:
         own = config.threshold_of(name)
         limits[name] = Limits(default if own is None else own, band)
+    _check_band(config, limits)
     return limits
+
+
+def _check_band(config: Config, limits: Mapping[str | None, Limits]) -> None:
+    """The band holds every threshold; either may come from the configuration or from the gate file."""
+    for name, limit in limits.items():
+        band, threshold = limit.abstain, limit.threshold
+        if band is None or band[0] <= threshold <= band[1]:
+            continue
+        if config.gate.abstain is not None:
+            fault = f"gate.abstain {list(band)} should hold the gate file's own threshold {threshold:g}"
+        else:
+            key = "gate.threshold" if name is None else f"the threshold of camera {name}"
+            fault = (
+                f"{key}, {threshold:g}, should lie in the gate file's own band of uncertain verdicts, {list(band)}; "
+                f"write gate.abstain: [{threshold:g}, {threshold:g}] for no band, or a band that holds it"
+            )
+        raise ConfigError(str(config.gate.file), [fault])
 
 
 def _text(path: Any) -> str | None:

@@ -108,7 +108,7 @@ def test_gate_without_negatives_scores_without_probability(
         (("--negatives", "red"), "given twice"),
         (("--recipe", "seed", "--components", "512"), "at most 4"),
         (("--views", "upside_down"), "--views takes distinct names"),
-        (("--threshold", "1.5"), "--threshold must lie between 0 and 1"),
+        (("--threshold", "1.5"), "--threshold 1.5 must lie between 0 and 1"),
     ],
 )
 def test_impossible_request_is_refused_in_a_sentence(

@@ -11,9 +11,11 @@ import pytest
 from rich.console import Console
 from threadpoolctl import threadpool_limits
 
-from calibrate.comparison import Comparison, compare
+from calibrate.chooser import Use
+from calibrate.comparison import PLAIN, Comparison, compare
 from calibrate.comparison_tables import comparison_tables
 from calibrate.contenders import Contender, Judged, contenders, standard
+from calibrate.decision import parse_wish
 from calibrate.families import merge_families, parse_groups
 from calibrate.metrics import against, auroc, difference
 from calibrate.samples import Float64, Samples
@@ -35,7 +37,7 @@ def test_every_figure_has_its_interval(found: Comparison) -> None:
     named = {row.name: row.figures for row in found.rows}
     for figures in named.values():
         everything = figures["sources"]["all"] | figures
-        for name in ("auroc", "fpr95", "tpr_at_fpr_1", "average_precision", "brier", "log_loss", "ece"):
+        for name in ("auroc", "fpr95", "tpr_at_fpr_1", "tpr_at_fpr_0", "average_precision", "brier", "log_loss", "ece"):
             low, high = everything[name]["ci95"]
             assert low <= everything[name]["value"] <= high or name == "ece"  # the bootstrap of an ECE lies above it
             assert low < high or everything[name]["value"] in (0.0, 1.0)
@@ -46,7 +48,7 @@ def test_every_recipe_and_member_tells_far_from_near() -> None:
     samples = clusters.samples({"macaw": 20, "amazon": 20}, {"birds/owl": 15, "ducks": 15})
     fresh = clusters.samples({"macaw": 20, "amazon": 20}, {"birds/owl": 15, "ducks": 15}).features[::2]
     samples = samples.with_features(samples.features.astype(np.float64))
-    known = contenders(0)
+    known = contenders(0, PLAIN)
     assert {"robust", "seed", "one-class SVM", "isolation forest", "KDE", "kNN", "PPCA", "Ledoit-Wolf", "logistic",
             "Gaussian mixture"} <= {contender.name for contender in known}  # fmt: skip
     for contender in known:
@@ -102,15 +104,39 @@ def test_large_family_is_judged_by_fits_that_never_saw_it(monkeypatch: pytest.Mo
 
     def judge(train: Samples, x: Float64) -> Judged:
         seen.append((set(train.features[:, 0].astype(int)), set(x[:, 0].astype(int))))
-        return Judged(np.zeros(len(x)), np.zeros(len(x)))
+        return Judged(np.zeros(len(x)), np.zeros(len(x)), np.zeros(len(x), dtype=bool))
 
-    monkeypatch.setattr("calibrate.comparison.contenders", lambda _: [Contender("spy", judge, normalise=False)])
+    monkeypatch.setattr("calibrate.comparison.contenders", lambda *_: [Contender("spy", judge, normalise=False)])
     monkeypatch.setattr("calibrate.resampling.DRAWS", 5)
     compare(marked)
     objects = set((np.flatnonzero(samples.family == "objects") + 1).tolist())
     assert all(not train & fresh for train, fresh in seen)
     apart = [fresh & objects for train, fresh in seen if not train & objects]
     assert set().union(*apart) == objects
+
+
+def test_threshold_that_is_wished_for_is_found_in_training_and_judged_on_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("calibrate.resampling.DRAWS", 5)
+    samples = clusters.samples(
+        {"macaw": 20, "amazon": 20, "grey": 20}, {"birds/owl": 20, "birds/wren": 20, "ducks": 25}
+    )
+    noise = np.random.default_rng(0).normal(0.0, 3.0, samples.features.shape)
+    noisy = samples.with_features(samples.features + noise.astype(np.float32))
+    found = {text: compare(noisy, names=["robust"], wish=parse_wish(text, Use())) for text in ("0.5", "cost:5")}
+    assert found["cost:5"].threshold == "cost:5 where 0.02 of frames are positive"
+    plain, rare = (f.rows[0].figures for f in found.values())
+    assert plain["ece"] == rare["ece"]
+    for name in ("recall", "all"):
+        shares = [f["recall"] if name == "recall" else f["sources"]["all"]["false_accepts"] for f in (plain, rare)]
+        assert shares[0]["value"] > shares[1]["value"], name
+
+
+def test_recall_with_none_accepted_is_that_above_the_best_negative() -> None:
+    samples = clusters.samples({"macaw": 10}, {"ducks": 10})
+    score = np.concatenate((np.arange(10.0), np.arange(10.0) - 6.5))
+    assert against(samples, ~samples.positive, score, 0)["tpr_at_fpr_0"]["value"] == 0.7
 
 
 def test_paired_difference_is_tighter_than_the_two_apart(monkeypatch: pytest.MonkeyPatch) -> None:

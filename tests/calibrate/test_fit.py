@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from calibrate.decision import Wish
 from calibrate.fit import FitOptions, FittedGate, fit_gate
 from calibrate.recipes import make_recipe
 from calibrate.samples import Samples, drop_repeats
@@ -63,7 +64,7 @@ def test_no_negatives_leave_the_decision_to_a_p_value(caplog: pytest.LogCaptureF
 def test_p_value_rejects_about_alpha_of_fresh_positives_of_known_kinds() -> None:
     everything = clusters.samples({"macaw": 800})
     first, second = everything.take(np.arange(800) < 400), everything.take(np.arange(800) >= 400)
-    fitted = fit(first, threshold=0.1)
+    fitted = fit(first, wish=Wish("value", 0.1))
     rejected = 1.0 - Gate(fitted.manifest, fitted.arrays).judge(second.features).accepted.mean()
     assert 0.03 < rejected < 0.18
 
@@ -121,7 +122,7 @@ def test_too_few_positives_are_refused_in_a_sentence() -> None:
 def test_p_value_that_could_reject_nothing_is_refused() -> None:
     with pytest.raises(UsageError, match="would accept everything; give at least 19 positives"):
         fit(clusters.samples({"macaw": 15}))
-    fit(clusters.samples({"macaw": 15}), threshold=0.1)
+    fit(clusters.samples({"macaw": 15}), wish=Wish("value", 0.1))
 
 
 @pytest.mark.parametrize("recipe", ["seed", "robust"])
@@ -141,7 +142,7 @@ def test_components_and_covariances_belong_to_their_recipes(samples: Samples) ->
 
 
 def test_chosen_threshold_is_the_files_own_and_counted_at(samples: Samples) -> None:
-    strict, lax = fit(samples, threshold=0.99), fit(samples, threshold=0.01)
+    strict, lax = (fit(samples, wish=Wish("value", at)) for at in (0.99, 0.01))
     assert strict.manifest.decision.threshold == 0.99
     assert strict.manifest.metrics["recall"]["hits"] < lax.manifest.metrics["recall"]["hits"]
 

@@ -47,7 +47,7 @@ def fitted(shared: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory)
             gather(engine, photos, [], ("full",), normalise=True),
             engine.spec,
             make_recipe("robust", None, None, 0),
-            FitOptions(threshold=0.5),
+            FitOptions(),
         )
     save_gate(out / "gate.npz", gate.manifest, gate.arrays)
     return out, samples, head

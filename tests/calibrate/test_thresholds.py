@@ -5,14 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from calibrate.decision import Wish
 from calibrate.thresholds import (
     abstain_band,
     conformal_threshold,
     positives_needed,
     rejected_with_confidence,
-    threshold_for_cost,
-    threshold_for_precision,
-    threshold_for_recall,
 )
 from edge.gate import conformal
 from engines import UsageError
@@ -27,12 +25,14 @@ def test_rank_that_keeps_95_percent_recall_is_the_published_one(n: int, k: int) 
 
 def test_recall_promised_with_95_percent_confidence_is_kept_in_93_percent_of_resplits() -> None:
     rng = np.random.default_rng(3)
-    scores = rng.gamma(3.0, size=20_000)
+    scores = rng.beta(3.0, 1.0, size=20_000)
+    promised = Wish("promise", 0.95)
     kept = 0
     for _ in range(RESPLITS):
         held_out = np.zeros(len(scores), dtype=bool)
         held_out[rng.choice(len(scores), 300, replace=False)] = True
-        kept += (scores[~held_out] >= threshold_for_recall(scores[held_out], 0.95)).mean() >= 0.95
+        threshold = promised.threshold(scores[held_out], np.ones(300, dtype=bool))
+        kept += (scores[~held_out] >= threshold).mean() >= 0.95
     assert kept >= 0.93 * RESPLITS
     assert kept < RESPLITS  # a promise never broken would be far too careful
 
@@ -54,10 +54,8 @@ def test_conformal_alpha_holds_on_average_over_resplits(alpha: float) -> None:
 
 
 def test_threshold_that_n_positives_cannot_promise_is_refused_with_the_number_that_could() -> None:
-    with pytest.raises(UsageError, match="at least 59 are needed"):
-        threshold_for_recall(np.arange(58.0), 0.95)
     assert positives_needed(0.95) == 59
-    assert threshold_for_recall(np.arange(59.0), 0.95) == 0.0
+    assert (rejected_with_confidence(58, 0.05), rejected_with_confidence(59, 0.05)) == (0, 1)
     with pytest.raises(UsageError, match="at least 99 are needed"):
         conformal_threshold(np.arange(50.0), 0.01)
 
@@ -71,16 +69,3 @@ def test_abstain_band_holds_the_overlap_and_vanishes_without_one() -> None:
     assert low < high
     low, high = abstain_band(positive + 20.0, negative, 0.05)
     assert low == high
-
-
-def test_precision_at_a_small_prior_asks_for_more_negatives_than_a_hundred() -> None:
-    positive, hundred = np.linspace(2.0, 3.0, 100), np.linspace(0.0, 1.0, 100)
-    assert threshold_for_precision(positive, hundred, 0.9, prior=0.01) is None
-    assert threshold_for_precision(positive, np.linspace(0.0, 1.0, 3000), 0.9, prior=0.01) is not None
-    assert threshold_for_precision(positive, hundred, 0.9, prior=0.5) == 2.0
-
-
-def test_cost_rule_accepts_from_the_ratio_of_costs_on() -> None:
-    assert threshold_for_cost(1.0, 3.0) == 0.25
-    with pytest.raises(UsageError, match="must be positive"):
-        threshold_for_cost(0.0, 1.0)
