@@ -13,7 +13,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import count, cycle
 from pathlib import Path
@@ -107,16 +107,15 @@ class _Bench:
 
     def run(self, rounds: int, report: Callable[[str], None]) -> Report:
         result = Report()
-        parts = load_parts(self._config)
-        parts.warm_up(self._config.batch.max)
-        for number in range(rounds):
-            row = {"path_fps": self._path(result)}
-            row["loop_fps"] = self._loop(parts)
-            row["engine_fps"] = self._engine(parts)
-            report(f"round {number + 1} of {rounds}: " + ", ".join(f"{k} {v:.1f}" for k, v in row.items()))
-            result.rounds.append(row)
-        self._conclude(result)
-        parts.close()
+        with closing(load_parts(self._config)) as parts:
+            parts.warm_up(self._config.batch.max)
+            for number in range(rounds):
+                row = {"path_fps": self._path(result)}
+                row["loop_fps"] = self._loop(parts)
+                row["engine_fps"] = self._engine(parts)
+                report(f"round {number + 1} of {rounds}: " + ", ".join(f"{k} {v:.1f}" for k, v in row.items()))
+                result.rounds.append(row)
+            self._conclude(result)
         return result
 
     def _conclude(self, result: Report) -> None:

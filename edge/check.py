@@ -6,6 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,13 +52,13 @@ def check(path: Path, environ: Mapping[str, str] = os.environ) -> Iterator[Findi
 
 def pins(config: Config) -> dict[str, str]:
     """The SHA-256 of every artifact that ``config`` names, by configuration key."""
-    parts = load_parts(config)
-    found = {"features.sha256": load_spec(config.features.model).sha256, "gate.sha256": parts.gate.sha256 or ""}
+    with closing(load_parts(config)) as parts:
+        gate = parts.gate.sha256 or ""
+    found = {"features.sha256": load_spec(config.features.model).sha256, "gate.sha256": gate}
     found["features.manifest_sha256"] = manifest_sha256(config.features.model)
     if config.species is not None:
         found["species.sha256"] = load_spec(config.species.model).sha256
         found["species.manifest_sha256"] = manifest_sha256(config.species.model)
-    parts.close()
     return found
 
 
@@ -83,16 +84,17 @@ def _check_artifacts(config: Config) -> Iterator[Finding]:
             return
     began = time.monotonic()
     try:
-        parts = load_parts(config)
-        loaded = time.monotonic()
-        parts.warm_up(config.batch.max)
+        with closing(load_parts(config)) as parts:
+            loaded = time.monotonic()
+            parts.warm_up(config.batch.max)
+            warm = time.monotonic()
+            found = list(_describe(parts))
     except ParrotgateError as error:
         yield Finding("models", str(error), error.exit_code or EXIT_CONFIG)
         return
-    yield from _describe(parts)
-    sentence = f"loaded in {loaded - began:.1f} s, warm after another {time.monotonic() - loaded:.1f} s"
+    yield from found
+    sentence = f"loaded in {loaded - began:.1f} s, warm after another {warm - loaded:.1f} s"
     yield Finding("self-test", f"gate answers its golden vectors; engines {sentence}")
-    parts.close()
 
 
 def _check_builds(config: Config) -> Iterator[Finding]:

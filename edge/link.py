@@ -75,7 +75,7 @@ class Link:
         self._subscriptions = subscriptions
         self._stale = stale
         self._jitter = jitter
-        self._stopping = False
+        self._stopping = self._vanishing = False
         self._ever_connected = False
         self._up_at: float | None = None
         self._attempt = 0
@@ -99,8 +99,9 @@ class Link:
         except OSError:
             return  # the link is closed
 
-    def stop(self) -> None:
-        """End ``run`` after a clean DISCONNECT."""
+    def stop(self, *, will: bool = False) -> None:
+        """End ``run`` after a clean DISCONNECT, or with ``will`` without one, so that the broker publishes our will."""
+        self._vanishing = will
         self._stopping = True
         self.wake()
 
@@ -260,7 +261,10 @@ class Link:
             self._handler.link_turn()
 
     def _close(self) -> None:
-        if self.connected:
+        sock = self._client.socket()
+        if self._vanishing and sock is not None:
+            sock.close()
+        elif self.connected:
             self._client.disconnect()
             while self._client.want_write() and self._client.socket() is not None:
                 if self._client.loop_write() != MQTTErrorCode.MQTT_ERR_SUCCESS:

@@ -14,6 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from types import FrameType
 
 from edge.config import Config
@@ -55,6 +56,7 @@ STATS_EVERY_S = 30.0
 IDLE_S = 0.25  # how long an idle engine thread sleeps before it looks at the clock
 DRAIN_S = 3.5  # how long a stop waits for the broker to confirm what was judged
 STOP_S = 4.0  # how long a stop takes at most, threads that hang in a call included: supervisors wait 5 s
+FAILED_S = 0.5  # how long a worker that failed waits for its threads: its successor is to start
 
 
 class Worker:
@@ -80,6 +82,8 @@ class Worker:
         self._watchdog = Watchdog(self.health.live, config.watchdog.stall_s, bites=config.watchdog.end)
         self._server: StatusServer | None = None
         self._parts: Parts | None = None
+        self._built = False
+        self._held = ExitStack()  # what must be given back, however this ends
         self._read = read
         self._reload = threading.Event()
         self._loading: threading.Thread | None = None
@@ -110,25 +114,34 @@ class Worker:
         if self.config.mqtt.version != 5:
             log.warning("MQTT 3.1.1 has no reason codes: a verdict that the broker's access list denies is lost unseen")
         spawn("watchdog", self._watch)
+        self._guarded("engine", self._serve)
+        notify("STOPPING=1")
+        self._finish()
+        self._leave_a_load_behind()
+        self._raise_failure()
+
+    def _serve(self) -> None:
         try:
             self._begin()
         except BuildStoppedError:
             log.info("stopped while the engine was being built; the next start begins it anew")
-        else:
-            self._watch_from_here()
-            self._engine_loop()
-        notify("STOPPING=1")
-        self._finish()
-        if self._loading is not None and self._loading.is_alive():
-            end_now(EXIT_OK)  # a library that is loading a network does not survive the interpreter's end
+            return
+        self._watch_from_here()
+        self._engine_loop()
 
     def reload(self) -> None:
         """Load the configuration anew and change over to it; returns at once, ``health`` and log tell how it went."""
         self._reload.set()
 
     def start(self) -> None:
-        """Begin in the background; returns when engines are loaded and the threads run."""
-        self._begin()
+        """Begin in the background; returns when engines are loaded and the threads run. What it raises has ended it."""
+        try:
+            self._begin()
+        except BaseException as error:
+            self._failure = self._failure or error
+            self._stop.set()
+            self._finish()
+            raise
         self._spawn("engine", self._engine_loop)
 
     def stop(self) -> None:
@@ -138,6 +151,7 @@ class Worker:
             if thread.name == "engine":
                 thread.join(STOP_S)
         self._finish()
+        self._raise_failure()
 
     def _begin(self) -> None:
         status = self.config.status
@@ -145,6 +159,9 @@ class Worker:
             self._server = build_server(create_app(self.health), status.host, status.port)
             self._spawn("page", self._server.run)
             log.info("status page url=%s", self._server.url)
+        self._keeper = Keeper(open_spool(self.config), self.health.spool_failed)
+        self._held.callback(self._keeper.close)
+        self._held.callback(self._close_parts)  # GPU libraries do not survive modules taken apart in any order
         self._parts = load_parts(self.config, logged(self._starting, lambda: not self._stop.is_set()))
         self._build(self._parts)
         self._intake.start()
@@ -162,7 +179,6 @@ class Worker:
         settings = link_settings(config)
         mailbox = Mailbox(box.policy, box.max_frames, box.max_bytes)
         self._intake = Intake(mailbox, parts.decoder, decode_threads(config), ahead=decode_ahead(config, parts))
-        self._keeper = Keeper(open_spool(config), self.health.spool_failed)
         self._courier = Courier(
             self._topics,
             self._intake,
@@ -179,27 +195,39 @@ class Worker:
         self._judge = Judge(self._courier, self.health, self._topics)
         self._judge.take_over(parts, config)
         self._pipeline = Pipeline(self._intake, self._judge.begin, self._judge.finish, fill=fills_the_device(config))
+        self._built = True
 
     def _finish(self) -> None:
+        """End the threads and give everything back; after a failure at once, and the broker publishes the will."""
         began = time.monotonic()
-        if self._parts is not None and self._failure is None:
-            self._drain(began + DRAIN_S)
-        if self._parts is not None:
-            self._link.stop()
+        if self._built and self._failure is None:
+            self._guarded("engine", lambda: self._drain(began + DRAIN_S))
+        until = began + (STOP_S if self._failure is None else FAILED_S)
+        if self._built:
+            self._link.stop(will=self._failure is not None)
         if self._server is not None:
             self._server.should_exit = True
-        for thread in self._threads:
+        loading = [] if self._loading is None else [self._loading]
+        for thread in [*self._threads, *loading]:
             if thread is not threading.current_thread():
-                thread.join(max(0.0, began + STOP_S - time.monotonic()))
-        if self._loading is not None:
-            self._loading.join(max(0.0, began + STOP_S - time.monotonic()))
-        if self._successor is not None:
-            self._successor.parts.close()
-        if self._parts is not None:
-            self._keeper.close()
-            self._parts.close()  # GPU libraries do not survive that the interpreter takes modules apart in any order
+                thread.join(max(0.0, until - time.monotonic()))
+        self._held.close()
         self.health.set_state("stopped", "stopped")
         log.info("stopped after=%.1fs", time.monotonic() - began)
+
+    def _close_parts(self) -> None:
+        for parts in (None if self._successor is None else self._successor.parts, self._parts):
+            if parts is not None:
+                parts.close()
+
+    def _leave_a_load_behind(self) -> None:
+        """A library that is loading a network does not survive the interpreter's end."""
+        if self._loading is not None and self._loading.is_alive():
+            if self._failure is not None:
+                log.critical("%s", self._failure)
+            end_now(EXIT_OK if self._failure is None else getattr(self._failure, "exit_code", 1) or 1)
+
+    def _raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure
 
@@ -219,15 +247,15 @@ class Worker:
             log.error("batch of %d failed at the end, its frames are left with the broker: %s", len(batch), error)
 
     def _spawn(self, name: str, target: Callable[[], None]) -> None:
-        def guarded() -> None:
-            try:
-                target()
-            except BaseException as error:  # noqa: BLE001 - a dead thread must end the process, not hide
-                self._fail(name, error)
-
-        thread = threading.Thread(target=guarded, name=name, daemon=True)
+        thread = threading.Thread(target=self._guarded, args=(name, target), name=name, daemon=True)
         self._threads.append(thread)
         thread.start()
+
+    def _guarded(self, name: str, target: Callable[[], None]) -> None:
+        try:
+            target()
+        except BaseException as error:  # noqa: BLE001 - a dead thread must end the process, not hide
+            self._fail(name, error)
 
     def _fail(self, name: str, error: BaseException) -> None:
         if not isinstance(error, ParrotgateError):
@@ -275,9 +303,9 @@ class Worker:
             self._loading.start()
         if self._loading is None or self._loading.is_alive():
             return
-        successor, self._successor, self._loading = self._successor, None, None
-        if successor is not None:
-            self._take_over(successor)
+        self._loading = None
+        if self._successor is not None:
+            self._take_over(self._successor)
 
     def _load_aside(self, read: Callable[[], Config]) -> None:
         try:
@@ -291,16 +319,15 @@ class Worker:
             log.exception("reload failed, what runs stays")
 
     def _take_over(self, successor: Successor) -> None:
-        self._pipeline.settle()
         old = self._parts
+        self._pipeline.settle()
         ahead = decode_ahead(successor.config, successor.parts)
         frames = self._intake.exchange(successor.parts.decoder, ahead, lambda: not self._stop.is_set())
         if frames is None:
-            successor.parts.close()
             return
         for batch in self._batches(frames):
             self._judge.finish(self._judge.begin(batch))
-        self.config, self._parts = successor.config, successor.parts
+        self.config, self._parts, self._successor = successor.config, successor.parts, None
         self._judge.take_over(self._parts, self.config)
         self.health.set_models(self._parts.describe())
         self.health.reloaded(None)
