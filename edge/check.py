@@ -18,6 +18,7 @@ from edge.link_handler import LinkSettings, Message, QuietHandler
 from edge.parts import Parts, link_settings, load_parts
 from edge.plan_build import ROLES, planned
 from edge.plan_probe import PlanCrashError, plans_of, probe
+from edge.spool_lock import is_taken, taken
 from edge.wire import Topics
 from engines import ModelError, ParrotgateError, load_spec
 from engines.errors import EXIT_CONFIG, EXIT_OK, EXIT_TRANSIENT
@@ -73,6 +74,9 @@ def _check_spool(config: Config) -> Iterator[Finding]:
         return
     if not os.access(folder, os.W_OK):
         yield Finding("spool", f"{folder} cannot be written by this user; mend its rights", EXIT_CONFIG)
+    elif is_taken(folder / config.worker):
+        sentence = f"{taken(folder / config.worker)}. All is well if that is the worker on this box"
+        yield Finding("spool", sentence, warning=True)
     else:
         yield Finding("spool", f"{folder}: at most {config.spool.max_mib} MiB")
 

@@ -31,7 +31,7 @@ from edge.spool_lock import lock_folder
 from engines import Engine, ImageLimits, InputSpec, ModelError, open_engine
 from engines.base import Device
 
-POISON_JOURNAL = "poison.json"  # in the spool's folder
+POISON_JOURNAL = "poison.json"  # in the worker's own folder of the spool, which its lock guards as well
 PACKET_HEADROOM = 4  # a message this many times over the frame cap is still answered; beyond, the broker drops it
 
 
@@ -166,11 +166,15 @@ def open_spool(config: Config) -> Spool | None:
     Raises:
         SpoolTaken: another process has it.
     """
-    spool = config.spool
-    if spool.folder is None:
+    folder, spool = own_folder(config), config.spool
+    if folder is None:
         return None
-    folder = spool.folder / config.worker
     return Spool(folder, spool.max_mib * MIB, float(spool.max_age_s), lock=lock_folder(folder))
+
+
+def own_folder(config: Config) -> Path | None:
+    """Where the worker keeps what outlives it: the folder of its name under ``spool.folder``, None without one."""
+    return None if config.spool.folder is None else config.spool.folder / config.worker
 
 
 def patience(config: Config) -> Patience:
@@ -212,8 +216,8 @@ def _opener(config: Config, inputs: list[InputSpec], journal: PoisonJournal | No
     )
     if config.decode.mode == "threads":
         return opener
-    folder = config.spool.folder
-    journal = journal or PoisonJournal(None if folder is None else Path(folder) / POISON_JOURNAL)
+    folder = own_folder(config)
+    journal = journal or PoisonJournal(None if folder is None else folder / POISON_JOURNAL)
     return IsolatedOpener(opener, config.mailbox.max_frame_bytes, decode_workers(config), journal)
 
 

@@ -34,12 +34,34 @@ def lock_folder(folder: Path, patience_s: float = PATIENCE_S) -> int | None:
     while not _try(descriptor, folder):
         if time.monotonic() > deadline:
             os.close(descriptor)
-            raise SpoolTaken(
-                f"the spool in {folder} belongs to another running worker of this name; give one of them another "
-                "`worker` name or another spool.folder, or stop it"
-            )
+            raise SpoolTaken(taken(folder))
         time.sleep(_RETRY_S)
     return descriptor
+
+
+def taken(folder: Path) -> str:
+    """The sentence for people whose folder another worker has."""
+    return (
+        f"the spool in {folder} belongs to another running worker of this name; give one of them another "
+        "`worker` name or another spool.folder, or stop it"
+    )
+
+
+def is_taken(folder: Path) -> bool:
+    """Whether another process holds the lock in ``folder`` now; makes nothing, and keeps nobody from taking it."""
+    try:
+        descriptor = os.open(folder / "lock", os.O_RDONLY)
+    except OSError:  # nobody has ever locked it, or it is not for us to see
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return False
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _try(descriptor: int, folder: Path) -> bool:

@@ -6,6 +6,7 @@ What certificates and access lists forbid is in ``test_access.py``.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ import yaml
 
 from edge.check import Finding, check, pins
 from edge.config_file import load_config
+from edge.spool_lock import lock_folder
 from tests.authority import Authority
 from tests.edge.worker_process import MODELS, demo_config
 from tests.mosquitto import Broker, free_port, password_lines
@@ -71,6 +73,22 @@ def test_spool_folder(examine: Callable[..., dict[str, Finding]], tmp_path: Path
     assert bad.exit_code == 78
     assert "spool.folder" in bad.sentence
     assert "spool" not in examine(url)
+
+
+def test_spool_folder_that_a_running_worker_has_is_told_and_left_to_it(
+    examine: Callable[..., dict[str, Finding]], tmp_path: Path
+) -> None:
+    own = tmp_path / "test-worker"
+    lock = lock_folder(own)
+    assert lock is not None
+    held = examine("mqtt://127.0.0.1:1", spool={"folder": str(tmp_path)})["spool"]
+    assert (held.warning, held.exit_code) == (True, 0)
+    assert f"the spool in {own} belongs to another running worker of this name" in held.sentence
+    os.close(lock)
+    assert not examine("mqtt://127.0.0.1:1", spool={"folder": str(tmp_path)})["spool"].warning
+    again = lock_folder(own, 0.0)
+    assert again is not None, "the check has let go of it"
+    os.close(again)
 
 
 def test_broker_down(examine: Callable[..., dict[str, Finding]]) -> None:

@@ -172,38 +172,6 @@ def test_picture_that_was_decoded_after_all_is_forgiven(monkeypatch: pytest.Monk
     opener.close()
 
 
-def test_poison_is_known_after_a_restart_by_its_journal(tmp_path: Path) -> None:
-    journal = PoisonJournal(tmp_path / "poison.json")
-    for _ in range(2):
-        assert not journal.is_poison("ab")
-        journal.crashed("ab")
-    journal.crashed("cd")
-    after = PoisonJournal(tmp_path / "poison.json")
-    assert after.is_poison("ab")
-    assert not after.is_poison("cd")
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-@pytest.mark.parametrize("content", [b"", b"[1]", b"{", b'{"ab": "x"}', b"[" * 100_000, b'{"ab": 2' + b" " * 300_000])
-def test_damaged_journal_is_begun_anew(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "poison.json"
-    path.write_bytes(content)
-    journal = PoisonJournal(path)
-    assert not journal.is_poison("ab")
-    journal.crashed("ab")
-    journal.crashed("ab")
-    assert PoisonJournal(path).is_poison("ab")
-
-
-def test_journal_remembers_the_latest_thousand() -> None:
-    journal = PoisonJournal()
-    for n in range(1500):
-        journal.crashed(str(n))
-        journal.crashed(str(n))
-    assert sum(journal.is_poison(str(n)) for n in range(1500)) == 1000
-    assert journal.is_poison("1499")
-
-
 def test_decoder_marks_poison_and_serves_its_neighbours(faulty: IsolatedOpener) -> None:
     decoder = Decoder(faulty, 1 << 22)
     intake = Intake(Mailbox("every", 100, 1 << 24), decoder, workers=1, ahead=100)

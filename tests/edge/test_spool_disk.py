@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge import spool_file, spool_lock
+from edge import worker as worker_module
 from edge.config_file import load_config
 from edge.delivery import Outgoing
 from edge.errors import SpoolTaken
@@ -179,6 +180,7 @@ def test_two_workers_of_one_name_do_not_share_a_spool(tmp_path: Path, monkeypatc
     config = load_config(path, {})
     first = open_spool(config)
     assert first is not None
+    monkeypatch.setattr(worker_module, "load_parts", lambda *_: pytest.fail("networks were loaded first"))
     with pytest.raises(SpoolTaken, match="another running worker of this name") as refused:
         Worker(config).start()
     assert refused.value.exit_code == 75
