@@ -30,6 +30,7 @@ from edge.wire import Topics, clean_captured_at, clean_frame_id, is_reserved, sh
 log = logging.getLogger(__name__)
 
 CANARY_RETRY_S = 30.0
+CANARY_AGAIN_S = 60.0  # of silence, after which our right to read is tried anew
 HELD_TURN_S = 0.01  # how soon a full mailbox is tried again
 TOPIC_OVERHEAD = 64  # bytes of a PUBLISH beside topic and payload, generously
 
@@ -77,7 +78,7 @@ class Courier:
         self._held: deque[RawFrame] = deque()  # read but not yet taken by a full mailbox: one read's worth
         self._max_packet: int | None = None
         self._readiness, self._draining = Readiness(topics), False
-        self._canary_at = 0.0
+        self._canary_at = self._heard_at = 0.0
         self._told, self._serial, self._read_again_at = ("", ""), 0, 0.0
         self._link: Link | None = None
         self._roster = Roster(max_cameras)
@@ -151,6 +152,7 @@ class Courier:
             self._acks.clear()
         self._max_packet = max_packet
         self._readiness.connect()
+        self._canary_at = self._heard_at = self._clock()
         log.info("connected broker=%s session_present=%s", self._url, session_present)
         self._health.connected(self._url, session_present)
         self._tell_state()
@@ -180,6 +182,7 @@ class Courier:
     def link_message(self, message: Message) -> None:
         with self._lock:
             ticket = self._delivery.arrive(message.mid, message.qos)
+        self._heard_at = self._clock()
         # Behind a backlog our own frame and the broker's answer come late; any frame proves as well that we may read.
         if not self._readiness.proven:
             self._readiness.proven = True
@@ -200,8 +203,9 @@ class Courier:
             self._refused(outgoing, failure)
         elif outgoing.kind == "verdict":
             self._keeper.done(outgoing.key)
-            self._readiness.confirmed = True
             self._health.published()
+            if self._readiness.verdict_taken():
+                self._tell_state()
 
     def link_wants_more(self) -> bool:
         return self._draining or not self._held
@@ -332,7 +336,7 @@ class Courier:
         if outgoing.kind == "verdict":
             self._keeper.done(outgoing.key)
             self._health.publish_failed(failure)
-            self._readiness.refusal = failure
+            self._readiness.verdict_refused(failure)
             self._tell_state()
             self.dead_letter(outgoing.camera, f"verdict refused: {failure}", outgoing.tickets, outgoing.key)
         elif outgoing.topic == self._topics.canary:
@@ -351,16 +355,22 @@ class Courier:
         self.notice(self._topics.canary, b"canary")
 
     def _watch_canary(self) -> None:
-        known = self._readiness
-        if known.proven:
-            return
-        waited = self._clock() - self._canary_at
-        if known.canary == "sent" and waited > CANARY_TIMEOUT_S:
-            known.canary = "lost"
+        known, now = self._readiness, self._clock()
+        waited, outstanding = now - self._canary_at, self._canary_at > self._heard_at
+        if known.canary == "lost" and not known.proven:
+            if waited > CANARY_RETRY_S and known.subscribed:
+                self._send_canary()
+                known.canary = "lost"
+        elif known.canary == "sent" and waited > CANARY_TIMEOUT_S and outstanding and not (known.proven and self._busy()):
+            known.canary, known.proven = "lost", False
             self._tell_state()
-        elif known.canary == "lost" and waited > CANARY_RETRY_S and known.subscribed:
-            self._send_canary()
-            known.canary = "lost"
+        elif known.proven and known.canary != "refused" and not outstanding and now - self._heard_at > CANARY_AGAIN_S:
+            if not self._busy():
+                self._send_canary()
+
+    def _busy(self) -> bool:
+        """Whether the broker may have a reason to bring nothing: we hold what it has brought, or it owes us answers."""
+        return bool(self._held or self._delivery.unacked or self._delivery.outbox)
 
     def _watch_rival(self) -> None:
         rival = None if self._link is None else self._link.rival

@@ -1,4 +1,10 @@
-"""Whether the worker judges frames now, and the sentence that says so or what to mend. Pure: no clock, no I/O."""
+"""Whether the worker judges frames now, and the sentence that says so or what to mend. Pure: no clock, no I/O.
+
+Rights may be taken away in the middle of a connection. That we may not write is known from the broker's answers to
+our verdicts (not with MQTT 3.1.1, which has no answer but yes). That we may not read is known only from what does not
+come: a broker goes on to grant the subscription and keeps the messages. So our own test frame is sent again when
+nothing has come for a while.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +14,7 @@ from typing import Literal
 from edge.wire import Topics
 
 CANARY_TIMEOUT_S = 5.0
+REFUSALS = 3  # in a row after which verdicts that were taken before prove nothing any more
 PASSING = ("not subscribed at the broker yet", "waiting for our own test frame")
 Name = Literal["starting", "ready", "not-ready"]
 
@@ -17,8 +24,8 @@ class Readiness:
     """What is known of this connection; ``warm`` and ``topics`` outlive it.
 
     ``obstacle`` says why there is no subscription. ``proven``: a message has come, so we may read. ``confirmed``: the
-    broker has taken a verdict; ``refusal`` is its reason for not taking the last one that it refused. ``rival`` is the
-    link's suspicion that another client uses our id.
+    broker has taken a verdict; ``refusal`` is its reason for not taking the last one that it refused, and ``refused``
+    how many it refused since it took one. ``rival`` is the link's suspicion that another client uses our id.
     """
 
     topics: Topics
@@ -29,17 +36,28 @@ class Readiness:
     obstacle: str | None = None
     confirmed: bool = False
     refusal: str | None = None
+    refused: int = 0
     rival: str | None = None
 
     def connect(self) -> None:
         """A connection begins, of which nothing is known."""
         self.subscribed = self.proven = self.confirmed = False
-        self.canary, self.obstacle, self.refusal = "none", None, None
+        self.canary, self.obstacle, self.refusal, self.refused = "none", None, None, 0
 
     def disconnect(self, reason: str) -> None:
         """The connection is gone, or could not be made."""
         self.subscribed = self.proven = False
         self.obstacle = f"no connection to the broker: {reason}"
+
+    def verdict_taken(self) -> bool:
+        """The broker has confirmed a verdict. Returns whether that may change the state."""
+        changes = self.refused > 0
+        self.confirmed, self.refused = True, 0
+        return changes
+
+    def verdict_refused(self, reason: str) -> None:
+        """The broker has refused a verdict: one camera's, or all of them."""
+        self.refusal, self.refused = reason, self.refused + 1
 
     def state(self) -> tuple[Name, str]:
         """The state's name and its sentence."""
@@ -55,7 +73,7 @@ class Readiness:
         return "not-ready", self._unproven()
 
     def _mute(self) -> str | None:
-        if self.refusal is None or self.confirmed:
+        if self.refused < (REFUSALS if self.confirmed else 1):
             return None
         return (
             f"the broker refuses our verdicts ({self.refusal}): give this worker write access to "

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from edge import courier
+from edge.config import Config
 from edge.readiness import Readiness
 from edge.rivals import Rivals
 from edge.wire import Topics
+from edge.worker import Worker
+from tests.edge.worker_process import Camera, client, demo_config, wait_for
+from tests.mosquitto import Broker
 from tests.soak.access import CASES, Case, one
 from tests.soak.fleet import Zygote
 from tests.soak.ledger import Outcome
@@ -48,17 +55,74 @@ def test_broker_that_names_the_takeover_is_believed_at_once() -> None:
     assert rivals.suspicion(66.0) is None
 
 
-def test_worker_whose_verdicts_are_all_refused_is_not_ready_and_one_of_which_some_pass_is() -> None:
+def connected() -> Readiness:
     known = Readiness(Topics("cameras", "box"), warm=True)
     known.connect()
     known.subscribed = known.proven = True
+    return known
+
+
+def test_worker_whose_verdicts_are_all_refused_is_not_ready_and_one_of_which_some_pass_is() -> None:
+    known = connected()
     assert known.state() == ("ready", "judging")
-    known.refusal = "Not authorized"
+    known.verdict_refused("Not authorized")
     assert known.state()[0] == "not-ready"
     assert "cameras/+/verdict" in known.state()[1]
-    known.confirmed = True
+    assert known.verdict_taken()
     assert known.state() == ("ready", "judging")
+    for _ in range(10):  # one camera's are refused, another's taken
+        known.verdict_refused("Not authorized")
+        assert known.state()[0] == "ready"
+        assert known.verdict_taken()
+    assert not known.verdict_taken()
     known.disconnect("cut")
     assert known.state() == ("not-ready", "no connection to the broker: cut")
     known.connect()
     assert known.state()[0] == "not-ready", "a new connection has proven nothing"
+
+
+def test_verdicts_taken_before_prove_nothing_after_three_were_refused_in_a_row() -> None:
+    known = connected()
+    known.verdict_taken()
+    for expected in ("ready", "ready", "not-ready", "not-ready"):
+        known.verdict_refused("Not authorized")
+        assert known.state()[0] == expected
+    known.verdict_taken()
+    assert known.state()[0] == "ready"
+
+
+@pytest.mark.mosquitto
+def test_rights_taken_away_and_given_back_in_mid_connection_are_told(
+    broker_with: Callable[..., Broker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(courier, "CANARY_AGAIN_S", 0.5)
+    monkeypatch.setattr(courier, "CANARY_RETRY_S", 0.5)
+    monkeypatch.setattr(courier, "CANARY_TIMEOUT_S", 1.0)
+    rights = tmp_path / "acl"
+    everything = "topic readwrite cameras/#\ntopic readwrite edge/#\n"
+    rights.write_text(everything)
+    broker = broker_with(f"acl_file {rights}", "allow_anonymous true")
+
+    def allow(text: str) -> None:
+        rights.write_text(text)
+        os.kill(broker.pid, signal.SIGHUP)
+
+    worker = Worker(Config.model_validate(demo_config(broker.url, status=None)))
+    worker.start()
+    try:
+        with Camera(client(broker, "cam"), "a", 20):
+            wait_for(lambda: worker.health.snapshot()["counters"]["published"] > 3, 30, "verdicts")
+            allow("topic read cameras/#\ntopic write cameras/+/frame\ntopic readwrite edge/#\n")
+            wait_for(lambda: "refuses our verdicts" in worker.health.ready()[1], 20, "the refusals to be told")
+            assert not worker.health.ready()[0]
+            allow(everything)
+            wait_for(lambda: worker.health.ready()[0], 20, "readiness")
+        connects = worker.health.snapshot()["broker"]["connects"]
+        allow("topic write cameras/#\ntopic write edge/#\n")
+        wait_for(lambda: "does its access list let us read" in worker.health.ready()[1], 20, "the silence to be told")
+        assert not worker.health.ready()[0]
+        allow(everything)
+        wait_for(lambda: worker.health.ready()[0], 20, "readiness")
+        assert worker.health.snapshot()["broker"]["connects"] == connects
+    finally:
+        worker.stop()

@@ -147,3 +147,37 @@ def test_absent_broker_is_the_reason_for_not_being_ready(link: Recording, box: B
     courier.link_down("broker:1883 does not answer")
     courier.set_warm()
     assert health.ready() == (False, "no connection to the broker: broker:1883 does not answer")
+
+
+def test_right_to_read_is_tried_anew_after_a_minute_of_silence_and_believed_lost_only_when_nothing_explains_it(
+    link: Recording, box: Box
+) -> None:
+    now, health = [1000.0], Health("box")
+    courier = Courier(TOPICS, box, health, 1 << 20, "mqtt://broker:1883", clock=lambda: now[0])
+    courier.attach(cast(Link, link))
+    courier.set_warm()
+    courier.link_up(False, 10, None)
+    courier.link_subscribed([])
+
+    def canaries_after(seconds: float) -> int:
+        now[0] += seconds
+        courier.link_turn()
+        courier.link_turn()
+        return [topic for topic, _ in link.published].count(TOPICS.canary)
+
+    assert canaries_after(0.1) == 1
+    for mid in range(1, len(link.published) + 1):
+        courier.link_confirmed(mid, None)
+    courier.link_message(frame(7))
+    assert canaries_after(61.0) == 1, "a frame is with us: the broker may have its window full"
+    courier.settle(box.frames[0].ticket)
+    assert canaries_after(0.1) == 2
+    assert canaries_after(6.0) == 2
+    assert health.ready() == (True, "judging"), "the broker has not even confirmed the test frame"
+    courier.link_confirmed(len(link.published), None)
+    courier.link_turn()
+    assert not health.ready()[0]
+    assert "does its access list let us read" in health.ready()[1]
+    courier.link_message(Message(TOPICS.canary, b"canary", 8, 1, False, False, {}))
+    assert health.ready() == (True, "judging")
+    assert canaries_after(59.0) == 2
