@@ -356,17 +356,18 @@ class Courier:
 
     def _watch_canary(self) -> None:
         known, now = self._readiness, self._clock()
-        waited, outstanding = now - self._canary_at, self._canary_at > self._heard_at
+        waited, answered = now - self._canary_at, self._heard_at >= self._canary_at
         if known.canary == "lost" and not known.proven:
             if waited > CANARY_RETRY_S and known.subscribed:
                 self._send_canary()
                 known.canary = "lost"
-        elif known.canary == "sent" and waited > CANARY_TIMEOUT_S and outstanding and not (known.proven and self._busy()):
+        elif known.proven and (known.canary == "refused" or self._busy()):
+            return
+        elif known.canary == "sent" and waited > CANARY_TIMEOUT_S and not answered:
             known.canary, known.proven = "lost", False
             self._tell_state()
-        elif known.proven and known.canary != "refused" and not outstanding and now - self._heard_at > CANARY_AGAIN_S:
-            if not self._busy():
-                self._send_canary()
+        elif known.proven and answered and now - self._heard_at > CANARY_AGAIN_S:
+            self._send_canary()
 
     def _busy(self) -> bool:
         """Whether the broker may have a reason to bring nothing: we hold what it has brought, or it owes us answers."""

@@ -37,7 +37,8 @@ class Keeper:
         self._clock = clock
         self._lock = Lock()
         self._retry_at = 0.0
-        self._ill = self._flushing = False
+        self._ill = self._flushing = self._doubt = False
+        self._gone: list[str] = []
 
     def recover(self) -> list[Outgoing]:
         """What an earlier process kept and nobody has confirmed, oldest first."""
@@ -58,15 +59,17 @@ class Keeper:
     def keep(self, outgoing: Outgoing) -> list[str]:
         """Write a verdict down if the disk takes it, and out of memory; returns the keys of those dropped for it.
 
-        A verdict whose frame waits at the broker is not written: the frame comes again, and of such there are few.
+        A verdict whose frame waits at the broker is not written: the frame comes again, and of such there are few. None
+        is while the last ``flush`` has failed.
         """
         held = outgoing.kind != "verdict" or any(ticket.qos for ticket in outgoing.tickets)
         if self._spool is None or held or self._clock() < self._retry_at:
             return []
         with self._lock:
-            if outgoing.key in self._spool:
-                return []
-            dropped = self._spool.drop_old()
+            dropped, self._gone = self._gone, []
+            if self._doubt or outgoing.key in self._spool:
+                return dropped
+            dropped += self._spool.drop_old()
             try:
                 dropped += self._spool.keep(outgoing.key, outgoing.topic, outgoing.payload, outgoing.camera)
             except SpoolError as error:
@@ -83,13 +86,25 @@ class Keeper:
         if self._spool is None or self._flushing:
             return
         with self._lock:
-            self._flushing, paths = True, self._spool.unsynced()
+            self._flushing = True
+            try:
+                self._gone += self._spool.renew()
+                renewed = True
+            except SpoolError as error:
+                self._note(error)
+                renewed = False
+            written = self._spool.unsynced()
         try:
-            self._spool.flush(paths)
+            self._spool.flush(written)
         except SpoolError as error:
             with self._lock:
-                self._spool.again(paths)
+                self._doubt = True
+                self._spool.doubt(written)
                 self._note(error)
+        else:
+            with self._lock:
+                self._doubt = not renewed
+                self._spool.synced(written)
         finally:
             self._flushing = False
 

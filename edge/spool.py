@@ -15,6 +15,10 @@ A record is handed to the system when it is kept, and to the disk itself by ``fl
 or so without the caller's lock: a disk that takes its time holds up neither those who keep nor those who send. A power
 cut takes what came after the last ``flush``.
 
+A ``flush`` that fails is not tried again on the same file: the system tells a failed write once and then takes the
+pages for clean, so that the next sync would succeed without having done anything. What was written since the last
+good one is in doubt, and ``renew`` writes it into another file while it can still be read.
+
 Ages count seconds during which a worker ran, not wall time: a clock that jumps by fifty years drops nothing.
 """
 
@@ -25,7 +29,7 @@ import errno
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,6 +45,7 @@ class _File:
     path: Path
     size: int = 0
     wanted: int = 0
+    synced: int = 0  # so many bytes have reached the disk for sure
 
 
 @dataclass(slots=True)
@@ -80,6 +85,7 @@ class Spool:
         self._open: int | None = None
         self._ran_s, self._began_s = 0.0, clock()
         self._unsynced: dict[Path, None] = {}
+        self._doubtful: list[_File] = []
         self._number = self._owed = 0
         self.unread: list[str] = []  # files of an earlier process, each with the reason
 
@@ -151,23 +157,44 @@ class Spool:
             self._forget_finished()
         return dropped
 
-    def unsynced(self) -> list[Path]:
-        """The files written to since the last call, for ``flush``, and the folder where one of them is new."""
-        paths, self._unsynced = list(self._unsynced), {}
-        return paths
+    def unsynced(self) -> dict[Path, int]:
+        """The files written to since the last call with their sizes, for ``flush``, and the folder of a new one."""
+        sizes = {file.path: file.size for file in self._files}
+        written, self._unsynced = {path: sizes.get(path, 0) for path in self._unsynced}, {}
+        return written
 
-    def again(self, paths: list[Path]) -> None:
-        """``flush`` did not succeed with ``paths``: they are due once more."""
-        self._unsynced.update(dict.fromkeys(paths))
-
-    def flush(self, paths: list[Path]) -> None:
-        """Wait until the disk has ``paths``; touches nothing else, so that no lock need be held meanwhile."""
+    def flush(self, written: Iterable[Path]) -> None:
+        """Wait until the disk has ``written``; touches nothing else, so that no lock need be held meanwhile."""
         try:
-            for path in paths:
+            for path in written:
                 with contextlib.suppress(FileNotFoundError):  # nothing in it is wanted any more
                     self._disk.sync(path)
         except OSError as error:
             raise self._failed("write", error) from error
+
+    def synced(self, written: Mapping[Path, int]) -> None:
+        """``flush`` has succeeded."""
+        for file in self._files:
+            file.synced = max(file.synced, written.get(file.path, 0))
+
+    def doubt(self, written: Mapping[Path, int]) -> None:
+        """``flush`` has failed: nothing more is written to those files, and none of them is synced again."""
+        self._doubtful += [file for file in self._files if file.path in written]
+        if any(file is self._files[-1] for file in self._doubtful):
+            self._finish_file()
+        for path in written:
+            self._unsynced.pop(path, None)
+
+    def renew(self) -> list[str]:
+        """Write what is in doubt once more; returns the keys of older records that were dropped to make room."""
+        dropped: list[str] = []
+        while self._doubtful:
+            file = self._doubtful[0]
+            for key in [key for key, place in self._places.items() if place.file is file and place.at >= file.synced]:
+                dropped += self._copy(key)
+            del self._doubtful[0]
+        self._forget_finished()
+        return dropped
 
     def close(self) -> None:
         """Leave the file that is being written; every record in it was handed to the system before."""
@@ -200,6 +227,23 @@ class Spool:
             if isinstance(entry, Record):
                 records[entry.key] = replace(entry, payload=b"")
                 self._remember(entry.key, _Place(file, at, length, entry.age_s, _owed(entry.key)))
+
+    def _copy(self, key: str) -> list[str]:
+        """Write a record anew; one that cannot be read stays, and is told when it is to be sent."""
+        place = self._places[key]
+        try:
+            data = self._disk.read_part(place.file.path, place.at, place.length)
+        except OSError:
+            return []
+        if payload_at(data) is None:
+            return []
+        dropped = self._make_room(len(data))
+        if key in self._places:
+            file, at = self._write(data)
+            place.file.wanted -= 1
+            place.file, place.at = file, at
+            file.wanted += 1
+        return dropped
 
     def _remember(self, key: str, place: _Place) -> None:
         self._places[key] = place

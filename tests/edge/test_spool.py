@@ -191,6 +191,7 @@ def test_failing_disk_ends_nothing_and_is_used_again_when_it_answers(tmp_path: P
         assert told or call == "read_part"
     disk.fails = set()
     clock.now += RETRY_S
+    keeper.flush()
     after = _offer(keeper, clock, range(40, 60))
     assert all(outgoing.stored for outgoing in after), "used again"
     for outgoing in during + after:
