@@ -96,13 +96,6 @@ class Mailbox:
         waiting = self._waiting.get(frame.camera)
         return waiting is not None and renew(waiting, frame)
 
-    def clear(self) -> list[RawFrame]:
-        """Remove and return everything that waits."""
-        frames = [frame for queue in self._waiting.values() for frame in queue]
-        self._waiting.clear()
-        self._frames = self.bytes = 0
-        return frames
-
     @property
     def oldest_s(self) -> float | None:
         """Monotonic receive time of the frame that has waited longest, or None."""

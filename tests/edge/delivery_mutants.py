@@ -88,7 +88,8 @@ class ForgetsWhatWaits(Courier):
     def link_up(self, session_present: bool, window: int, max_packet: int | None) -> None:
         super().link_up(session_present, window, max_packet)
         if session_present:
-            cast(Any, self._sink).mailbox.clear()
+            while cast(Any, self._sink).mailbox.take() is not None:
+                pass
             self._held.clear()
 
 

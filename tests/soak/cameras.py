@@ -75,7 +75,7 @@ def cameras(effort: Effort, most: int = CAMERAS) -> Outcome:
     sent = _send(courier, link, [f"camera-{n}" for n in range(CAMERAS)] * 3, b"x" * FRAME, 0)
     outcome.see("mailbox MB", round(box.most / 1e6, 1))
     outcome.demand(box.most <= CAP_BYTES, f"{box.most} bytes wait, allowed {CAP_BYTES}")
-    for frame in box.clear():
+    while (frame := box.take()) is not None:
         courier.settle(frame.ticket)
     courier.link_turn()
     before = _resident()

@@ -81,7 +81,8 @@ class Hostile:
         for _ in range(2):
             self.worker.turn()
         self.left += not self.worker.online
-        self.worker.mailbox.clear()
+        while self.worker.mailbox.take() is not None:
+            pass
         with contextlib.suppress(OSError):
             peer.recv(65536)
 
