@@ -31,19 +31,20 @@ class Tab:
         self._ids = itertools.count(1)
         self.complaints: list[str] = []
         self.requests: list[str] = []
+        self._loaded: set[str] = set()  # the pages, by loader, whose load event has come
         for domain in ("Page", "Log", "Runtime", "Network"):
             self.call(f"{domain}.enable")
+        self.call("Page.setLifecycleEventsEnabled", enabled=True)
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """Send one command and return its result; events that come meanwhile are noted."""
         wanted = next(self._ids)
         self._connection.send(json.dumps({"id": wanted, "method": method, "params": params}))
         while True:
-            message = json.loads(self._connection.recv(timeout=30))
+            message = self._receive(30.0)
             if message.get("id") == wanted:
                 assert "error" not in message, message
                 return dict(message["result"])
-            self._note(message)
 
     def evaluate(self, script: str) -> Any:
         """The value of a JavaScript expression."""
@@ -65,15 +66,27 @@ class Tab:
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **text)
 
     def open(self, url: str, width: int = 1280, height: int = 800) -> None:
-        """Show ``url`` in a window of this size."""
+        """Show ``url`` in a window of this size; returns when it has loaded, scripts included."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-        self.call("Page.navigate", url=url)
+        begun = self.call("Page.navigate", url=url)
+        assert "errorText" not in begun, f"{url}: {begun['errorText']}"
+        while begun["loaderId"] not in self._loaded:
+            self._receive(30.0)
+
+    def _receive(self, seconds: float) -> dict[str, Any]:
+        """The next message; an event is noted."""
+        message = dict(json.loads(self._connection.recv(timeout=seconds)))
+        if "method" in message:
+            self._note(message)
+        return message
 
     def _note(self, event: dict[str, Any]) -> None:
         if event["method"] == "Network.requestWillBeSent":
             self.requests.append(event["params"]["request"]["url"])
         if event["method"] in ("Log.entryAdded", "Runtime.exceptionThrown"):
             self.complaints.append(json.dumps(event["params"]))
+        if event["method"] == "Page.lifecycleEvent" and event["params"]["name"] == "load":
+            self._loaded.add(event["params"]["loaderId"])
 
 
 @contextmanager

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import cv2
 import numpy as np
@@ -113,6 +116,35 @@ def test_page_says_when_the_worker_stops_answering(tab: Tab) -> None:
         assert tab.evaluate("document.getElementById('silent').hidden") is True
     tab.wait("!document.getElementById('silent').hidden")
     assert "No answer from the worker for" in text(tab, "#silent")
+
+
+class Slow(BaseHTTPRequestHandler):
+    """A page and its script, each half a second late."""
+
+    def do_GET(self) -> None:
+        time.sleep(0.5)
+        page = b"<title>new</title><p>here</p><script src=late.js></script>"
+        body, kind = (b"document.title = 'late'", "text/javascript") if self.path == "/late.js" else (page, "text/html")
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+def test_page_that_is_slow_is_not_read_before_it_has_loaded(tab: Tab) -> None:
+    """Of the harness: the page before is gone, and scripts have run."""
+    with serving(two_cameras()) as status:
+        tab.open(status.url)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Slow) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            tab.open(f"http://127.0.0.1:{server.server_port}/")
+            assert tab.evaluate("[document.title, document.querySelectorAll('p').length]") == ["late", 1]
+        finally:
+            server.shutdown()
 
 
 @pytest.mark.parametrize("width", [390, 1280])
