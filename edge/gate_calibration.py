@@ -4,6 +4,8 @@
   score is 0. Centre and scale are quantiles of held-out positives.
 - ``product``: the log odds of prod_k sigmoid(sum_j w_kj min(s_j - centre_j, 0) + b_k), w >= 0: the chain rule, each
   factor the probability of a narrower class given the wider one. No factor can buy forgiveness for another.
+
+  Where a member's score is no finite number neither is the joined one: it is NaN, whatever the others say.
 - ``isotonic``: linear between knots, constant outside them: scikit-learn's ``IsotonicRegression(clip)``.
 - ``platt``: p = sigmoid(a s + b), a >= 0.
 - ``beta``: logit p = alpha log q - beta log(1 - q) + c on q = sigmoid(a s + b), alpha, beta >= 0 (Kull et al. 2017).
@@ -14,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from edge.errors import GateError
 from edge.gate_math import Arrays, Float64
@@ -22,6 +25,7 @@ MAX_FACTORS = 16  # of a product; each takes memory for every frame of a batch
 
 Join = Callable[[Sequence[Float64]], Float64]
 Calibrator = Callable[[Float64], Float64]
+Booleans = npt.NDArray[np.bool_]
 
 
 def sigmoid(t: Float64) -> Float64:
@@ -44,9 +48,8 @@ def _clipped_sum(arrays: Arrays, members: int) -> Join:
         raise GateError("array 'join.scale' must be positive throughout")
 
     def clipped_sum(scores: Sequence[Float64]) -> Float64:
-        clipped = [np.minimum((s - c) / w, 0.0) for s, c, w in zip(scores, centre, scale, strict=True)]
-        result: Float64 = np.sum(clipped, axis=0) + 0.0 * np.sum(scores, axis=0)  # 0 * inf is NaN: never clipped away
-        return result
+        rows, finite = _finite(scores)
+        return np.where(finite, np.minimum((rows - centre[:, None]) / scale[:, None], 0.0).sum(axis=0), np.nan)
 
     return clipped_sum
 
@@ -64,14 +67,20 @@ def _product(arrays: Arrays, members: int) -> Join:
     intercept = _vector(arrays, "join.intercept", len(weights))
 
     def product(scores: Sequence[Float64]) -> Float64:
-        clipped = np.stack([np.minimum(s - c, 0.0) for s, c in zip(scores, centre, strict=True)])
-        log_odds = weights @ clipped + intercept[:, None]
+        rows, finite = _finite(scores)
+        log_odds = weights @ np.minimum(rows - centre[:, None], 0.0) + intercept[:, None]
         # -log p of the product; of p so near to 1 that nothing is left, the smallest number stands.
         loss = np.maximum(np.logaddexp(0.0, -log_odds).sum(axis=0), np.finfo(np.float64).tiny)
-        result: Float64 = -(loss + np.log(-np.expm1(-loss))) + 0.0 * np.sum(scores, axis=0)  # as above
-        return result
+        return np.where(finite, -(loss + np.log(-np.expm1(-loss))), np.nan)
 
     return product
+
+
+def _finite(scores: Sequence[Float64]) -> tuple[Float64, Booleans]:
+    """Scores (members, n), zero where one of a picture's is no finite number, and (n,) where all of them are."""
+    rows = np.stack(scores)
+    finite: Booleans = np.asarray(np.isfinite(rows).all(axis=0))
+    return (rows if finite.all() else np.where(finite, rows, 0.0)), finite
 
 
 def build_calibrator(kind: str, arrays: Arrays) -> Calibrator | None:

@@ -55,11 +55,19 @@ def test_score_never_falls_as_a_member_likes_a_picture_better(scores: Float64, m
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_score_that_is_not_finite_is_never_clipped_away(value: float) -> None:
+@pytest.mark.parametrize("kind", ["product", "clipped_sum"])
+def test_score_that_is_not_finite_is_never_clipped_away_and_nothing_is_computed_with_it(
+    kind: str, value: float
+) -> None:
+    join = build_join(kind, ARRAYS | {"join.scale": np.array([1.0, 2.0, 3.0])}, 3)
+    others = np.array([0.5, -3.0, 2.0])
     for member in range(3):
-        scores = [np.array([0.0]) for _ in range(3)]
-        scores[member] = np.array([value])
-        assert not np.isfinite(product()(scores)).any()
+        scores = [others.copy() for _ in range(3)]
+        scores[member][1] = value
+        with np.errstate(all="raise"):
+            joined = join(scores)
+        assert np.isfinite(joined).tolist() == [True, False, True]
+        assert np.array_equal(joined[[0, 2]], join([others[[0, 2]]] * 3))
 
 
 def test_certain_picture_has_a_finite_score() -> None:
