@@ -27,6 +27,7 @@ from edge.sources import Picture
 
 MODELS = Path(str(files("edge.demo").joinpath("models")))
 ROOT = Path(__file__).resolve().parents[2]
+NO_SUBSCRIBERS = 0x10  # a PUBACK's reason in MQTT 5: nobody's session has subscribed to the topic
 
 
 def demo_config(url: str, **changes: Any) -> dict[str, Any]:
@@ -161,11 +162,20 @@ class Verdicts(QuietHandler):
 
 
 class Noting(Publisher):
-    """Writes down when (monotonic seconds) each picture was first confirmed."""
+    """Writes down when (monotonic seconds) each picture was first confirmed, and which of them for nobody."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.confirmed_at: dict[str, float] = {}
+        self.for_nobody: set[str] = set()
+        self._confirm = self._link._client.on_publish
+        self._link._client.on_publish = self._note
+
+    def _note(self, client: Any, userdata: Any, mid: int, reason: Any, properties: Any) -> None:
+        item = self._waiting.get(mid)
+        if item is not None and reason.value == NO_SUBSCRIBERS:
+            self.for_nobody.add(item.picture.name)
+        self._confirm(client, userdata, mid, reason, properties)  # type: ignore[misc, call-arg, arg-type]
 
     def link_confirmed(self, mid: int, failure: str | None) -> None:
         item = self._waiting.get(mid)
@@ -215,6 +225,11 @@ class Camera:
     def confirmed_at(self) -> dict[str, float]:
         """Monotonic seconds of each frame's confirmation."""
         return self._publisher.confirmed_at
+
+    @property
+    def for_nobody(self) -> set[str]:
+        """Frames that the broker confirmed and kept for nobody, and said so."""
+        return self._publisher.for_nobody
 
     def finish(self) -> None:
         """Send no more, and wait until all that was sent is confirmed: then the ledger is complete."""

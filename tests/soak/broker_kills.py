@@ -45,7 +45,7 @@ def kill_broker(effort: Effort, lines: tuple[str, ...] | None = None) -> Outcome
     with Yard(effort.folder, *(lines or shipped())) as yard:
         worker = yard.worker()
         worker.start()
-        worker.wait_connected()
+        worker.wait_ready()
         cameras = [yard.camera("a", FPS), yard.camera("b", FPS, moment_s=MOMENT_S)]
         while effort.goes_on(outcome.done):
             before = sum(camera.confirmed for camera in cameras)
@@ -58,13 +58,16 @@ def kill_broker(effort: Effort, lines: tuple[str, ...] | None = None) -> Outcome
             yard.broker.start()
             kills.append(Kill(killed, time.monotonic(), served))
             outcome.done += 1
-        _judge_losses(outcome, yard.settle(outcome, effort.patience_s), kills)
+        lost = yard.settle(outcome, effort.patience_s)
+        for camera, kind in zip(cameras, ("a plain camera", "edge publish"), strict=True):
+            outcome.add(f"frames of {kind}", len(camera.accepted))
+            outcome.add(f"lost of {kind}", sum(name == camera.name for name, _ in lost))
+        _judge_losses(outcome, lost, kills)
     return outcome
 
 
 def _judge_losses(outcome: Outcome, lost: list[tuple[str, float]], kills: list[Kill]) -> None:
     """What was confirmed is ``lost`` by the next kill."""
-    outcome.add("lost of those from edge publish", sum(camera == "b" for camera, _ in lost))
     outcome.add("kills while a worker was connected", sum(kill.served for kill in kills))
     for camera, confirmed in lost:
         kill = next((kill for kill in kills if confirmed < kill.back_s), Kill(math.inf, math.inf, True))
@@ -84,7 +87,7 @@ def kill_during_burst(folder: Path, burst: int = 6, service_s: float = 0.2) -> O
     with Yard(folder, *shipped()) as yard:
         worker = yard.worker(service_s=service_s, batch={"max": 1})
         worker.start()
-        worker.wait_connected()
+        worker.wait_ready()
         camera = yard.camera("a", 500.0, frames=burst)
         wait_for(lambda: camera.confirmed == burst, 5, "the broker's confirmations")
         outcome.add("verdicts before the kill", len(yard.verdicts.all))

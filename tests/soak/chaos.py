@@ -77,7 +77,7 @@ class Chaos(Yard):
         self.box = Forked(self.zygote, self.folder, self.config, real_engines=True, **self._faults)
         self.callback(self.box.kill)
         self.box.start()
-        self.box.wait_connected()
+        self.box.wait_ready()
         drawn = Simulator("feeder", 3, 96, 72)
         pictures = [*(drawn.next().jpeg for _ in range(24)), BROKEN]
         for name in "ab":

@@ -53,7 +53,7 @@ def soak(effort: Effort, **faults: object) -> Outcome:
     with Yard(effort.folder) as yard:
         worker: Forked = yard.worker()
         worker.start(**faults)
-        worker.wait_connected()
+        worker.wait_ready()
         for n in range(CAMERAS):
             yard.camera(f"cam-{n}", FPS)
         began, seen = time.monotonic(), 0

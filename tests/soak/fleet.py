@@ -22,6 +22,7 @@ from tests.soak.ledger import Outcome
 
 # The broker of a test of workers need not write to disk for each frame; what it holds in memory outlives them.
 QUICK = ("persistence false", "max_queued_messages 200000", "max_queued_bytes 0")
+START_S = 60.0  # for a worker on a busy machine
 
 
 class Zygote:
@@ -89,7 +90,8 @@ class Forked:
             return file.read().decode(errors="replace")
 
     def wait_connected(self) -> None:
-        wait_for(lambda: "connected broker=" in self.log(), 20, f"a connection {self._log}")
+        """Until it has a connection, which may not have subscribed yet: for a successor in the same session."""
+        wait_for(lambda: "connected broker=" in self.log(), START_S, f"a connection {self._log}")
 
     def is_connected(self) -> bool:
         """Whether it says so, and has not said since that it lost the connection."""
@@ -98,7 +100,7 @@ class Forked:
 
     def wait_ready(self) -> None:
         """Until the broker keeps what cameras publish for it, subscriptions and all."""
-        wait_for(lambda: "ready: 'judging'" in self.log(), 20, f"readiness {self._log}")
+        wait_for(lambda: "ready: 'judging'" in self.log(), START_S, f"readiness {self._log}")
 
     def wait(self) -> int:
         """Its exit code; -9 where it was killed."""
@@ -180,7 +182,10 @@ class Yard(ExitStack):
         outcome.add("lost", len(lost))
         outcome.add("raw duplicates", raw)
         outcome.add("duplicates after equal ids", different)
-        outcome.demand(not lost, f"{len(lost)} accepted frames lost, such as {lost[:3]}")
+        for_nobody = {camera.name: camera.for_nobody for camera in self.cameras}
+        nobody = sum(frame in for_nobody[name] for name, frame in lost)
+        told = f", {nobody} of which the broker said to keep for nobody" if nobody else ""
+        outcome.demand(not lost, f"{len(lost)} accepted frames lost{told}, such as {lost[:3]}")
         outcome.demand(not different, f"{different} duplicates with another id")
         confirmed_at = {camera.name: camera.confirmed_at for camera in self.cameras}
         return [(name, confirmed_at[name][frame]) for name, frame in lost]

@@ -20,7 +20,7 @@ def kill_worker(effort: Effort, **changes: object) -> Outcome:
     with Yard(effort.folder) as yard:
         worker = yard.worker(**changes)
         worker.start()
-        worker.wait_connected()
+        worker.wait_ready()
         yard.camera("a", FPS)
         yard.camera("b", FPS)
         while effort.goes_on(outcome.done):
@@ -50,7 +50,7 @@ def kill_at_every_step(effort: Effort, **changes: object) -> Outcome:
     with Yard(effort.folder) as yard:
         worker = yard.worker(**changes)
         worker.start()
-        worker.wait_connected()
+        worker.wait_ready()
         worker.kill()
         yard.camera("a", 50)
         while effort.goes_on(outcome.done):
@@ -85,7 +85,7 @@ def share_group(effort: Effort, **changes: object) -> Outcome:
         workers = [yard.worker(f"box-{n}", mqtt=mqtt, **changes) for n in range(3)]
         for worker in workers:
             worker.start()
-            worker.wait_connected()
+            worker.wait_ready()
         yard.camera("a", FPS)
         yard.camera("b", FPS)
         while effort.goes_on(outcome.done):
@@ -108,7 +108,7 @@ def share_group_control(effort: Effort) -> str:
         workers = [yard.worker(f"box-{n}", mqtt={"share_group": "yard"}) for n in range(3)]
         for worker in workers:
             worker.start()
-            worker.wait_connected()
+            worker.wait_ready()
         yard.camera("a", FPS)
         time.sleep(1.0)
         workers[0].kill()
@@ -135,7 +135,7 @@ def stop_worker(effort: Effort, **changes: object) -> Outcome:
     with Yard(effort.folder) as yard:
         worker = yard.worker(**changes)
         worker.start()
-        worker.wait_connected()
+        worker.wait_ready()
         yard.camera("a", FPS)
         while effort.goes_on(outcome.done):
             time.sleep(rng.uniform(0.0, 1.0))

@@ -41,7 +41,7 @@ def one_load(outcome: Outcome, folder: Path, size: int, rate: float, seconds: fl
     with Yard(folder) as yard:
         worker = yard.worker(mailbox={"policy": "every", "max_frames": 256, "max_mib": 256})
         worker.start(no_decode=True, **faults)
-        worker.wait_connected()
+        worker.wait_ready()
         before = cpu_s(worker.pid)
         found = flood(yard.broker.port, size, rate, seconds)
         used = cpu_s(worker.pid) - before
