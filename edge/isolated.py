@@ -131,8 +131,8 @@ class IsolatedOpener:
             with self._lock:
                 if self._closed:
                     raise DecoderError("the decoders were closed")
-                child = min(self._children, key=_Child.load, default=None)
-                slot = None if child is None else child.reserve()
+                places = ((child, child.reserve()) for child in sorted(self._children, key=_Child.load))
+                child, slot = next((place for place in places if place[1] is not None), (None, None))
             if child is None or slot is None:
                 return None
             if child.is_alive():

@@ -245,6 +245,15 @@ def test_children_that_are_lost_together_leave_no_more_than_there_were() -> None
     opener.close()
 
 
+def test_child_that_has_just_ended_hides_no_room_at_another() -> None:
+    opener = IsolatedOpener(OPENER, PICTURE_BYTES, 2, PoisonJournal())
+    ended, other = opener._children
+    ended.kill()  # another thread does so before it takes it out of the list
+    opened(opener, jpeg(51))
+    assert [child for child in opener._children if child.is_alive()] == [other], "a successor that nobody needs stays"
+    opener.close()
+
+
 def test_answer_may_be_looked_for_while_its_thread_waits(honest: IsolatedOpener) -> None:
     child, slot = honest._take()
     with ThreadPoolExecutor(1) as threads:
