@@ -73,10 +73,12 @@ def judge(outcome: Outcome, samples: Samples) -> None:
     """The straight line through each series by least squares, without the warm-up."""
     seconds, rss, descriptors, threads, _, median, p99 = samples.warm().T
     span = float(seconds[-1] - seconds[0])
-    slope = float(np.polyfit(seconds, rss, 1)[0])
+    slope = _slope(seconds, rss)
     outcome.see("seconds", round(span))
     outcome.see("resident MiB", round(float(rss.max()), 1))
     outcome.see("fitted growth MiB an hour", round(3600 * slope, 2))
+    half = len(seconds) // 2
+    outcome.see("of the last half alone", round(3600 * _slope(seconds[half:], rss[half:]), 2))
     outcome.see("descriptors at most", float(descriptors.max()))
     outcome.see("threads at most", float(threads.max()))
     outcome.demand(slope * span <= MOST_GROWTH_MIB, f"resident memory grew by {slope * span:.1f} MiB in {span:.0f} s")
@@ -87,6 +89,10 @@ def judge(outcome: Outcome, samples: Samples) -> None:
     outcome.see("median latency, last third over first", round(last / first, 2))
     outcome.see("99th percentile ms, last third", round(_thirds(p99)[2], 1))
     outcome.demand(last <= max(2 * first, first + 5.0), f"median latency went from {first:.1f} to {last:.1f} ms")
+
+
+def _slope(seconds: np.ndarray[Any, Any], series: np.ndarray[Any, Any]) -> float:
+    return float(np.polyfit(seconds, series, 1)[0])
 
 
 def _thirds(series: np.ndarray[Any, Any]) -> list[float]:
