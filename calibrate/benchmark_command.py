@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 
 def benchmark_command(
-    dataset: Annotated[Path, typer.Option(help="folder or .zip with train/CLASS and test/CLASS")],
+    dataset: Annotated[Path, typer.Option(help="folder or archive (.zip, .tar) with train/CLASS and test/CLASS")],
     model: Model,
     seed: Annotated[int, typer.Option(help="of the members that draw at random")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="print a JSON object on stdout")] = False,
@@ -46,7 +46,7 @@ def benchmark_command(
     """
     with unpacked(dataset) as folder, open_engine(model, cast(Device, device), threads=threads) as engine:
         if not folder.is_dir():
-            raise UsageError(f"{dataset}: give a folder or a .zip with train/CLASS and test/CLASS")
+            raise UsageError(f"{dataset}: give a folder or an archive with train/CLASS and test/CLASS")
         tree = find_tree(folder)
         found = extract(engine, [*tree.train, *tree.test], ALL_VIEWS, chosen_cache(cache, no_cache, engine))
     if found.unreadable:

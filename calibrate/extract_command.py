@@ -29,7 +29,9 @@ def register(app: typer.Typer) -> None:
 
 
 def extract_command(
-    paths: Annotated[list[Path], typer.Argument(help="pictures, folders, .zip archives, videos", metavar="PATH…")],
+    paths: Annotated[
+        list[Path], typer.Argument(help="pictures, folders, archives (.zip, .tar), videos", metavar="PATH…")
+    ],
     model: Model,
     out: Annotated[Path | None, typer.Option(help=".npz to write: paths, digests, one array a view")] = None,
     views: Annotated[str, typer.Option(help="of full, hflip, centre, as full,hflip")] = "full",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import lzma
+import shutil
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 import cv2
@@ -15,6 +18,7 @@ from calibrate.folders import SUFFIXES
 from engines import UsageError
 from engines.console import track
 
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 VIDEOS = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm"})
 MAX_BYTES = 32 << 30
 MAX_MEMBERS = 2_000_000
@@ -24,8 +28,8 @@ MAX_MEMBERS = 2_000_000
 def unpacked(path: Path, every_s: float = 1.0) -> Iterator[Path]:
     """``path`` itself when it is a folder or a picture, else a temporary folder of its pictures.
 
-    Of a .zip that is every member that looks like a picture, below the folders it lies in; of a video a frame every
-    ``every_s`` seconds, as PNG. Raises :class:`UsageError` for anything that cannot be read.
+    Of a .zip or .tar that is every member that looks like a picture, below the folders it lies in; of a video a frame
+    every ``every_s`` seconds, as PNG. Raises :class:`UsageError` for anything that cannot be read.
     """
     if not path.exists():
         raise UsageError(f"{path}: no such file or folder")
@@ -33,15 +37,19 @@ def unpacked(path: Path, every_s: float = 1.0) -> Iterator[Path]:
     if path.is_dir() or suffix in SUFFIXES:
         yield path
         return
-    if suffix != ".zip" and suffix not in VIDEOS:
-        raise UsageError(f"{path}: expected a folder, a picture, a .zip or a video ({', '.join(sorted(VIDEOS))})")
+    archive = path.name.lower().endswith(ARCHIVES)
+    if not archive and suffix not in VIDEOS:
+        known = f"an archive ({', '.join(ARCHIVES)}) or a video ({', '.join(sorted(VIDEOS))})"
+        raise UsageError(f"{path}: expected a folder, a picture, {known}")
     with TemporaryDirectory(prefix="parrotgate-") as name:
         folder = Path(name, path.stem)
         folder.mkdir()
-        if suffix == ".zip":
+        if not archive:
+            _frames(path, folder, every_s)
+        elif suffix == ".zip":
             _unzip(path, folder)
         else:
-            _frames(path, folder, every_s)
+            _untar(path, folder)
         yield folder
 
 
@@ -50,13 +58,45 @@ def _unzip(path: Path, folder: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             members = [m for m in archive.infolist() if Path(m.filename).suffix.lower() in SUFFIXES]
             if len(members) > MAX_MEMBERS or sum(m.file_size for m in members) > MAX_BYTES:
-                raise UsageError(f"{path}: more than {MAX_BYTES >> 30} GiB or {MAX_MEMBERS} pictures; unpack it first")
+                raise _too_large(path)
             for member in track(members, f"unpacking {path.name}"):
                 archive.extract(member, folder)  # stays below the folder: zipfile drops ".." and absolute names
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
         raise UsageError(f"{path}: cannot be unpacked ({error})") from error
     if not members:
-        raise UsageError(f"{path}: no picture found; expected members ending in {', '.join(sorted(SUFFIXES))}")
+        raise _no_picture(path)
+
+
+def _untar(path: Path, folder: Path) -> None:
+    """Plain files alone, below ``folder``: no link, device or owner of an archive is made here."""
+    found = count = size = 0
+    try:
+        with tarfile.open(path) as archive:
+            for member in track(archive, f"unpacking {path.name}"):
+                count, size = count + 1, size + member.size  # skipped members are decompressed too
+                if count > MAX_MEMBERS or size > MAX_BYTES:
+                    raise _too_large(path)
+                name = PurePosixPath(member.name)
+                source = archive.extractfile(member) if member.isreg() and name.suffix.lower() in SUFFIXES else None
+                if source is None:
+                    continue
+                target = folder.joinpath(*(part for part in name.parts if part not in ("..", "/")))
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with target.open("wb") as into:
+                    shutil.copyfileobj(source, into)
+                found += 1
+    except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, ValueError, OSError) as error:
+        raise UsageError(f"{path}: cannot be unpacked ({error})") from error
+    if not found:
+        raise _no_picture(path)
+
+
+def _too_large(path: Path) -> UsageError:
+    return UsageError(f"{path}: more than {MAX_BYTES >> 30} GiB or {MAX_MEMBERS} pictures; unpack it first")
+
+
+def _no_picture(path: Path) -> UsageError:
+    return UsageError(f"{path}: no picture found; expected members ending in {', '.join(sorted(SUFFIXES))}")
 
 
 def _frames(path: Path, folder: Path, every_s: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -88,6 +89,27 @@ def test_archive_gives_what_its_folder_gives(place: Path) -> None:
     assert sorted(a["digests"]) == sorted(b["digests"])
     assert str(b["paths"][0]) == "birds.zip/inside/00.png"
     assert not (place.parent / "escaped.png").exists()
+
+
+@pytest.mark.parametrize("name", ["birds.tar", "birds.tgz", "birds.tar.xz"])
+def test_tar_gives_what_its_folder_gives_and_nothing_but_plain_files(place: Path, name: str) -> None:
+    packing = {"tar": "w", "tgz": "w:gz", "xz": "w:xz"}[name.rpartition(".")[2]]
+    with tarfile.open(name, packing) as archive:  # type: ignore[call-overload]
+        archive.add("birds", "inside")
+        for member, kind in (("../escaped.png", tarfile.REGTYPE), ("link.png", tarfile.SYMTYPE)):
+            info = tarfile.TarInfo(member)
+            info.type, info.linkname = kind, str(place / "birds" / "00.png")
+            archive.addfile(info)
+    run("birds", "--out", "folder.npz")
+    assert "20 pictures" in run(name, "--out", "archive.npz")
+    a, b = features("folder.npz"), features("archive.npz")
+    assert sorted(a["digests"]) == sorted(b["digests"])
+    assert f"{name}/inside/00.png" in [str(path) for path in b["paths"]]
+    assert not (place.parent / "escaped.png").exists()
+    whole = Path(name).read_bytes()
+    Path(name).write_bytes(whole[: len(whole) // 2 + 100])
+    with pytest.raises(UsageError, match=rf"{name}: cannot be unpacked"):
+        run(name)
 
 
 @pytest.mark.parametrize("cut", [False, True])
