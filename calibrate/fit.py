@@ -152,7 +152,8 @@ def _as_the_gate_sees(features: Floats, *, normalise: bool) -> Floats:
 
 def _with_enough_negatives(samples: Samples) -> Samples:
     if 0 < samples.negatives < MIN_CALIBRATION:
-        log.warning("only %d negatives: too few to learn a probability from, so they are left out", samples.negatives)
+        few = "only one negative" if samples.negatives == 1 else f"only {samples.negatives} negatives"
+        log.warning("%s: too few to learn a probability from, left out", few)
         return samples.take(samples.positive)
     return samples
 
