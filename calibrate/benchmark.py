@@ -7,6 +7,7 @@ are a fixed rule (``RULE``), and the outlier exposure's penalty comes from inner
 
 from __future__ import annotations
 
+import textwrap
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from sklearn.ensemble import IsolationForest
 from sklearn.exceptions import ConvergenceWarning
@@ -35,6 +37,7 @@ DEFAULT = "ledoit-wolf"
 FUSED = "ledoit-wolf, zoomed out"
 SEED_COMPONENTS, SEED_MIXTURES = 512, 18
 SOFTMAX_C = (3.0, 10.0, 30.0)  # inverse strengths of the penalty, the best of them on inner folds
+HEADING = 8  # columns of text of a member's heading
 INNER_FOLDS = 3
 RULE = (
     "views are a rule stated beforehand: whole, at 0.8 and at half its size amid its mirror images, each averaged with "
@@ -164,27 +167,46 @@ def benchmark(
 
 
 def tables(result: Result) -> list[Table]:
-    """The members' AUROC by class, and the published figures."""
-    ours = Table(
-        title=f"AUROC, one class against the rest; {result.pictures[0]} training, {result.pictures[1]} test",
-        caption="\n".join(line for line in (result.rule, f"outlier exposure: {result.choice}") if line),
+    """The members' AUROC by class, a column for each, and the published figures; both within 80 columns."""
+    ours = _table(
+        f"AUROC, one class against the rest; {result.pictures[0]} training, {result.pictures[1]} test pictures",
+        "\n".join(line for line in (result.rule, f"outlier exposure: {result.choice}") if line),
     )
-    names = list(result.exposed)
-    for column in ("fitted on", "member", "mean", "worst", *names):
-        ours.add_column(column, justify="left" if column in ("fitted on", "member") else "right")
-    rows = [("one class", *item) for item in result.members.items()]
-    for fitted_on, member, found in [*rows, ("outlier exposure", "softmax", result.exposed)]:
-        figures = (_mean(found), min(found.values()), *(found[name] for name in names))
-        ours.add_row(fitted_on, member, *(f"{figure:.3f}" for figure in figures))
-    published = Table(
-        title="Published means on the whole of CIFAR-10 (5000 positives a class): other features, other pictures",
-        caption="for orientation, not measured here; DN2's figure is from memory of its paper",
+    columns = {**result.members, "outliers exposed: softmax": result.exposed}
+    ours.add_column("class", overflow="fold")
+    for member in columns:
+        ours.add_column(textwrap.fill(member, HEADING, break_long_words=False), justify="right", no_wrap=True)
+    for name in result.exposed:
+        ours.add_row(name, *(_short(found[name]) for found in columns.values()))
+    ours.add_section()
+    ours.add_row("mean", *(_short(_mean(found), 4) for found in columns.values()), style="bold")
+    ours.add_row("worst", *(_short(min(found.values())) for found in columns.values()))
+    published = _table(
+        "Published means on the whole of CIFAR-10 (5000 positives a class): other features, other pictures",
+        "for orientation, not measured here; DN2's figure is from memory of its paper",
     )
     for column in ("method", "mean AUROC", "features, input"):
         published.add_column(column)
     for name, (figure, features) in PUBLISHED.items():
         published.add_row(name, f"{figure:.3f}", features)
     return [ours, published]
+
+
+def _table(title: str, caption: str) -> Table:
+    return Table(
+        title=title,
+        caption=caption,
+        title_justify="left",
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        show_edge=False,
+    )
+
+
+def _short(figure: float, places: int = 3) -> str:
+    """Without the zero before the point."""
+    return f"{figure:.{places}f}".removeprefix("0")
 
 
 def _scorers(seed: int) -> dict[str, Scorer]:

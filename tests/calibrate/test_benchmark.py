@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from calibrate.__main__ import app
@@ -31,7 +33,14 @@ def test_every_class_and_member_gets_its_auroc() -> None:
     assert "seed: mixture" in found["one_class"]["members"]
     assert found["outlier_exposure"]["mean"] >= found["one_class"]["mean"]
     ours, published = tables(result)
-    assert ours.row_count == len(result.members) + 1
+    assert len(ours.columns) == len(result.members) + 2
+    console = Console(width=80, record=True, file=io.StringIO())
+    for table in (ours, published):
+        console.print(table)
+    text = console.export_text()
+    assert "…" not in text
+    assert f"{found['outlier_exposure']['mean']:.4f}".removeprefix("0") in text
+    assert all(name in text for name in CLASSES)
     assert published.row_count == len(PUBLISHED)
 
 
