@@ -70,8 +70,8 @@ def decode_image(
       viewer without colour management does. 16-bit PNGs become ``round(value / 257)``. Alpha is composed over white;
       the colour key of a gray PNG is ignored.
     - The EXIF orientation is applied (all eight), so that a bird stands as it stood.
-    - With ``minimum`` = (height, width) of the largest engine input, JPEGs come at 1/2, 1/4 or 1/8 scale as long as
-      both sides keep at least twice that: less is seen in the answers, more is wasted time.
+    - With ``minimum`` = (height, width) of the largest engine input, pictures come at 1/2, 1/4 or 1/8 scale as long as
+      both sides keep at least twice that: less is seen in the answers, more is wasted time and memory.
     - A JPEG that lacks nothing but its end-of-image marker is taken (cameras send such); one that lacks picture data is
       refused. Damage inside the data that keeps the file's form cannot be told from a picture by any decoder: only a
       checksum from the camera can.
@@ -84,7 +84,7 @@ def decode_image(
     if header.jpeg is not None:
         pixels = _decode_jpeg(data, header, header.jpeg, minimum)
     else:
-        pixels = _over_white(_eight_bits(_imdecode(data, cv2.IMREAD_UNCHANGED)))
+        pixels = _shrunk(_over_white(_eight_bits(_imdecode(data, cv2.IMREAD_UNCHANGED))), _scale(header, minimum))
     width, height = header.upright
     return DecodedImage(_upright(pixels, header.orientation), width, height, header.format)
 
@@ -178,6 +178,15 @@ def _over_white(pixels: UInt8) -> UInt8:
         alpha = part[..., 3:]
         rgb[top : top + rows] = (part[..., 2::-1] * alpha + 255 * (255 - alpha) + 127) // 255
     return rgb
+
+
+def _shrunk(pixels: UInt8, scale: int) -> UInt8:
+    """Each square of ``scale`` pixels becomes their mean, so that a PNG or WebP is kept as small as a JPEG."""
+    if scale == 1:
+        return pixels
+    height, width = pixels.shape[:2]
+    size = (-(-width // scale), -(-height // scale))
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
 
 
 def _upright(pixels: UInt8, orientation: int) -> UInt8:

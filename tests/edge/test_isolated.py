@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import yaml
 
-from edge import isolated
+from edge import decode, isolated
 from edge.config_file import load_config
 from edge.decode import Decoder
 from edge.errors import DecoderError, PoisonError
@@ -293,10 +293,37 @@ def test_large_picture_gives_its_shared_memory_back(honest: IsolatedOpener, monk
     monkeypatch.setattr(isolated, "_KEPT_BYTES", 1 << 20)
     opened(honest, jpeg(80))
     before = shared_kib()
-    image = np.full((700, 1000, 3), 7, np.uint8)  # few bytes, many pixels
+    image = np.full((100, 7000, 3), 7, np.uint8)  # few bytes, many pixels, too low to be opened at a reduced scale
     picture = opened(honest, cv2.imencode(".png", image)[1].tobytes())
     assert picture.pixels.nbytes > 2_000_000
     assert shared_kib() < before + 1500
+
+
+def test_large_pictures_are_opened_one_at_a_time_and_hold_up_no_small_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "LARGE_PIXELS", 200 * 200)
+    large, small = (cv2.imencode(".png", np.zeros((side, 200, 3), np.uint8))[1].tobytes() for side in (201, 200))
+    open_now, most, go_on = 0, 0, threading.Event()
+    lock = threading.Lock()
+
+    def open_picture(image: bytes, digest: str) -> Picture:
+        nonlocal open_now, most
+        if image == large:
+            with lock:
+                open_now += 1
+                most = max(most, open_now)
+            assert go_on.wait(10)
+            with lock:
+                open_now -= 1
+        return OPENER(image, digest)
+
+    decoder = Decoder(open_picture, 1 << 22)
+    with ThreadPoolExecutor(4) as threads:
+        fates = [threads.submit(decoder, raw_frame(payload=large)) for _ in range(3)]
+        assert decoder(raw_frame(payload=small)).error is None
+        time.sleep(0.2)  # so that a second one would be open by now
+        go_on.set()
+        assert [fate.result(10).error for fate in fates] == [None] * 3
+    assert most == 1
 
 
 def test_decoder_process_that_cannot_start_is_a_sentence_and_ends_the_intake(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,10 +101,11 @@ def test_animation_gives_its_first_picture(kind: str) -> None:
         ((1, 1), (100, 150)),
     ],
 )
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 def test_reduced_scale_keeps_both_sides_twice_the_minimum(
-    minimum: tuple[int, int] | None, shape: tuple[int, int]
+    minimum: tuple[int, int] | None, shape: tuple[int, int], kind: str
 ) -> None:
-    data = pictures.save(pictures.scene(1200, 800), "JPEG")
+    data = pictures.save(pictures.scene(1200, 800), kind)
     decoded = decode_image(data, minimum=minimum)
     assert decoded.pixels.shape == (*shape, 3)
     assert (decoded.width, decoded.height) == (1200, 800)
@@ -116,9 +117,10 @@ def test_reduced_scale_looks_at_the_upright_sides() -> None:
     assert decode_image(data, minimum=(50, 200)).pixels.shape == (800, 200, 3)
 
 
-def test_reduced_scale_shows_the_same_picture() -> None:
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_reduced_scale_shows_the_same_picture(kind: str) -> None:
     wide = cv2.GaussianBlur(pictures.scene(1280, 960), (0, 0), 4)
-    data = pictures.save(np.asarray(wide, np.uint8), "JPEG", quality=95)
+    data = pictures.save(np.asarray(wide, np.uint8), kind, **({} if kind == "PNG" else {"quality": 95}))
     full, half = (cv2.resize(p, (160, 120), interpolation=cv2.INTER_AREA) for p in _full_and_half(data))
     assert np.abs(full.astype(int) - half.astype(int)).mean() < 1
 
