@@ -3,6 +3,8 @@ PYTHON ?= python3
 BASE_IMAGE ?=
 FOR ?= 60
 ARGS ?=
+# One process more than two cores: many tests wait for brokers and processes.
+JOBS ?= 3
 WITHIN ?= 900
 LONG = --for $(WITHIN) $(if $(N),--n $(N)) $(if $(FRESH),--fresh)
 UV ?= uv
@@ -54,7 +56,7 @@ demo: $(DEMO)
 	@$(BIN)/edge demo --for $(FOR) $(ARGS)
 
 test: $(DEV) mosquitto
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(DEV)
 	$(BIN)/ruff check

@@ -36,6 +36,12 @@ LEFT_OUT = {
     "soak": "takes minutes: `make soak`",
     "browser": "needs chromium: `make browser`",
 }
+# The files that take longest, which would else come last as they hold few tests, and leave one process to run alone.
+LONG = (
+    *("edge/test_worker.py", "edge/test_worker_gpu.py", "edge/test_commands.py", "edge/test_faults.py"),
+    *("edge/test_isolated.py", "edge/test_access.py", "edge/test_life.py", "edge/test_plan_build.py"),
+    *("edge/test_chaos.py", "edge/test_delivery_model.py", "engines/test_build_command.py", "edge/test_watchdog.py"),
+)
 left_out: Counter[str] = Counter()  # skipped as they came
 deselected: Counter[str] = Counter()  # every process collects, and so counts, them all
 
@@ -65,8 +71,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         slow = [group for group in ("soak", "browser") if item.get_closest_marker(group) and group not in chosen]
         deselected.update(slow[:1])
         (dropped if slow else kept).append(item)
-    items[:] = kept
+    items[:] = sorted(kept, key=_place)
     config.hook.pytest_deselected(items=dropped)
+
+
+def _place(item: pytest.Item) -> int:
+    name = item.nodeid.partition("::")[0].removeprefix("tests/")
+    return LONG.index(name) if name in LONG else len(LONG)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

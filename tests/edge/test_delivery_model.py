@@ -26,7 +26,7 @@ def test_every_frame_is_acknowledged_once_in_order_and_only_when_it_is_safe() ->
 
 @pytest.mark.parametrize("fault", MUTANTS)
 def test_planted_fault_is_found(fault: str) -> None:
-    assert find(fault, 4, 1000)
+    assert find(fault, 7, 1000)
 
 
 def test_worker_without_room_subscribes_all_the_same_when_the_broker_has_forgotten_it() -> None:
