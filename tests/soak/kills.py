@@ -12,6 +12,7 @@ from tests.soak.ledger import Effort, Outcome
 from tests.soak.zygote import MOMENTS
 
 FPS = 100.0  # of each of two cameras
+MOST_RAW = 0.5  # per cent of the frames
 
 
 def kill_worker(effort: Effort, **changes: object) -> Outcome:
@@ -30,8 +31,9 @@ def kill_worker(effort: Effort, **changes: object) -> Outcome:
             worker.wait_connected()
             outcome.done += 1
         yard.settle(outcome, effort.patience_s)
-    frames = max(1, outcome.sums["frames"])
-    outcome.see("raw duplicates %", round(100 * outcome.sums["raw duplicates"] / frames, 2))
+    share = 100 * outcome.sums["raw duplicates"] / max(1, outcome.sums["frames"])
+    outcome.see("raw duplicates %", round(share, 2))
+    outcome.demand(share <= MOST_RAW, f"{share:.2f} % of the frames have two verdicts of one id")
     return outcome
 
 

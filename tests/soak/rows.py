@@ -40,7 +40,8 @@ ROWS = [
         "kills",
         run="kills:kill_worker",
         control="kills:kill_worker_control",
-        note="One verdict is in flight at 200 frames a second; on a machine too busy for that up to ten come twice",
+        note="One verdict is in flight at 200 frames a second, up to ten on a machine too busy for that: 0.85 % came "
+        "twice in 350 kills at a load of six, these ran at a raised priority",
     ),
     Row(
         2,
