@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import lzma
-import shutil
-import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import cv2
 
 from calibrate.folders import SUFFIXES
+from calibrate.untar import untar
 from engines import UsageError
 from engines.console import track
 
@@ -48,8 +46,8 @@ def unpacked(path: Path, every_s: float = 1.0) -> Iterator[Path]:
             _frames(path, folder, every_s)
         elif suffix == ".zip":
             _unzip(path, folder)
-        else:
-            _untar(path, folder)
+        elif not untar(path, folder, SUFFIXES, MAX_MEMBERS, MAX_BYTES):
+            raise _no_picture(path)
         yield folder
 
 
@@ -58,41 +56,13 @@ def _unzip(path: Path, folder: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             members = [m for m in archive.infolist() if Path(m.filename).suffix.lower() in SUFFIXES]
             if len(members) > MAX_MEMBERS or sum(m.file_size for m in members) > MAX_BYTES:
-                raise _too_large(path)
+                raise UsageError(f"{path}: more than {MAX_BYTES >> 30} GiB or {MAX_MEMBERS} pictures; unpack it first")
             for member in track(members, f"unpacking {path.name}"):
                 archive.extract(member, folder)  # stays below the folder: zipfile drops ".." and absolute names
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:
         raise UsageError(f"{path}: cannot be unpacked ({error})") from error
     if not members:
         raise _no_picture(path)
-
-
-def _untar(path: Path, folder: Path) -> None:
-    """Plain files alone, below ``folder``: no link, device or owner of an archive is made here."""
-    found = count = size = 0
-    try:
-        with tarfile.open(path) as archive:
-            for member in track(archive, f"unpacking {path.name}"):
-                count, size = count + 1, size + member.size  # skipped members are decompressed too
-                if count > MAX_MEMBERS or size > MAX_BYTES:
-                    raise _too_large(path)
-                name = PurePosixPath(member.name)
-                source = archive.extractfile(member) if member.isreg() and name.suffix.lower() in SUFFIXES else None
-                if source is None:
-                    continue
-                target = folder.joinpath(*(part for part in name.parts if part not in ("..", "/")))
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with target.open("wb") as into:
-                    shutil.copyfileobj(source, into)
-                found += 1
-    except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, ValueError, OSError) as error:
-        raise UsageError(f"{path}: cannot be unpacked ({error})") from error
-    if not found:
-        raise _no_picture(path)
-
-
-def _too_large(path: Path) -> UsageError:
-    return UsageError(f"{path}: more than {MAX_BYTES >> 30} GiB or {MAX_MEMBERS} pictures; unpack it first")
 
 
 def _no_picture(path: Path) -> UsageError:
