@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests import mosquitto as brokers
 from tests import standin as standin_gpu
@@ -24,6 +25,9 @@ REQUIRE_GPU = os.environ.get("PARROTGATE_REQUIRE_GPU") == "1"
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/nvgpu", "/dev/nvhost-gpu")  # a card's driver, and two generations of Jetson
 TORCH = ("torchvision", "timm")
 BROKER_FIXTURES = {"mosquitto", "broker_with"}
+
+settings.register_profile("busy", deadline=None)  # 200 ms for an example say nothing on a machine that is shared
+settings.load_profile("busy")
 
 # Group -> what is missing, and how to have it.
 LEFT_OUT = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +83,13 @@ class Kit:
         )  # fmt: skip
 
     def frame(self, kind: str, seed: int = 0, camera: str = "feeder") -> Frame:
-        picture = draw(kind, np.random.default_rng(seed), 320, 240)
-        _, data = cv2.imencode(".jpg", picture[:, :, ::-1], (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
-        return self.decoder(replace(raw_frame(camera, data.tobytes()), received_s=4.0))
+        return self.decoder(replace(raw_frame(camera, _jpeg(kind, seed)), received_s=4.0))
+
+
+@cache
+def _jpeg(kind: str, seed: int) -> bytes:
+    picture = draw(kind, np.random.default_rng(seed), 320, 240)
+    return cv2.imencode(".jpg", picture[:, :, ::-1], (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))[1].tobytes()
 
 
 @pytest.fixture(scope="module", params=["onnx", "plan"])
