@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -118,7 +118,7 @@ def compare(samples: Samples, seed: int = 0, names: Sequence[str] = (), wish: Wi
             c.name: _verdicts(unit if c.normalise else raw, c, folds, spread) for c in track(chosen, "comparison")
         }
         mixtures = mixture_candidates(unit, seed) if "Gaussian mixture" in verdicts else []
-    rows = [_row(name, samples, found, seed) for name, found in verdicts.items()]
+    rows = [_row(name, samples, found, spread, seed) for name, found in verdicts.items()]
     pair = list(verdicts.values())[:2]
     paired = _paired(samples, pair[0], pair[1], seed) if len(pair) == 2 else {}
     return Comparison(folds.description, str(wish), rows, mixtures, paired)
@@ -163,13 +163,13 @@ def _judge(samples: Samples, contender: Contender, train: Booleans, fresh: Boole
     into.accepted[fresh] = False if judged.accepted is None else judged.accepted
 
 
-def _row(name: str, samples: Samples, found: _Verdicts, seed: int) -> Row:
+def _row(name: str, samples: Samples, found: _Verdicts, spread: Collection[str], seed: int) -> Row:
     whole = found.whole
     accepted = whole.accepted
     figures = measure(samples, whole.score, accepted, whole.probability, seed)
     kinds = {kind: rate(accepted[_of(samples, kind, positive=True)]) for kind in samples.counts(positive=True)}
     families = {
-        family: _family(samples, family, found.apart.get(family, whole), seed)
+        family: _family(samples, family, *_apart(found, family, spread), seed)
         for family in samples.counts(positive=False)
     }
     worst_kind = min(kinds, key=lambda kind: (kinds[kind]["value"], -kinds[kind]["n"]))
@@ -177,15 +177,19 @@ def _row(name: str, samples: Samples, found: _Verdicts, seed: int) -> Row:
     return Row(name, figures, kinds, families, worst_kind, worst)
 
 
-def _family(samples: Samples, name: str, judged: _Judgement, seed: int) -> dict[str, Any]:
+def _family(samples: Samples, name: str, score: Float64, accepted: Booleans | None, seed: int) -> dict[str, Any]:
     rows = _of(samples, name, positive=False)
-    figures = against(samples, rows, judged.score, seed)
-    return {
-        "n": int(rows.sum()),
-        "auroc": figures["auroc"],
-        "fpr95": figures["fpr95"],
-        "false_accepts": rate(judged.accepted[rows]),
-    }
+    figures = against(samples, rows, score, seed)
+    found = {"n": int(rows.sum()), "auroc": figures["auroc"], "fpr95": figures["fpr95"]}
+    return found if accepted is None else found | {"false_accepts": rate(accepted[rows])}
+
+
+def _apart(found: _Verdicts, family: str, spread: Collection[str]) -> tuple[Float64, Booleans | None]:
+    """Scores, and what was accepted, of fits that never saw ``family``; a one-class member's score never does, but a
+    family in several folds has taught its probability."""
+    if family in found.apart:
+        return found.apart[family].score, found.apart[family].accepted
+    return found.whole.score, None if family in spread else found.whole.accepted
 
 
 def _of(samples: Samples, family: str, *, positive: bool) -> Booleans:

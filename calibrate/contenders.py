@@ -19,6 +19,7 @@ from calibrate.members import fit_ledoit_wolf, fit_logistic, fit_ppca
 from calibrate.mixture_choice import fit_chosen, mixture_candidates
 from calibrate.recipes import Recipe, make_recipe, wants_discriminative
 from calibrate.samples import Booleans, Float64, Samples
+from engines import UsageError
 
 NEIGHBOURS = 2
 
@@ -58,8 +59,8 @@ def contenders(seed: int, wish: Wish) -> list[Contender]:
 
     return [
         *(Contender(r.name, _recipe_judge(r, seed, wish), r.normalise, r.name == "seed") for r in recipes),
-        *(Contender(n, _member_judge(_always(s), seed, wish), one_class=n not in _TWO_CLASS) for n, s in members),
-        Contender("Gaussian mixture", _member_judge(mixture, seed, wish), one_class=True),
+        *(Contender(n, _member_judge(n, _always(s), seed, wish), one_class=n not in _TWO_CLASS) for n, s in members),
+        Contender("Gaussian mixture", _member_judge("Gaussian mixture", mixture, seed, wish), one_class=True),
     ]
 
 
@@ -78,12 +79,12 @@ def _recipe_judge(recipe: Recipe, seed: int, wish: Wish) -> Judge:
         if calibration is None:
             return Judged(judged, None, None)
         probability = calibration(score)
-        return Judged(judged, probability, probability >= wish.threshold(held_out.decisive, train.positive))
+        return Judged(judged, probability, probability >= _threshold(wish, recipe.name, held_out.decisive, train))
 
     return judge
 
 
-def _member_judge(plan: Callable[[Samples], Scorer], seed: int, wish: Wish) -> Judge:
+def _member_judge(name: str, plan: Callable[[Samples], Scorer], seed: int, wish: Wish) -> Judge:
     def judge(train: Samples, x: Float64) -> Judged:
         scorer, inner = plan(train), split(train, seed)
         known, score = _held_out(train, inner, scorer), scorer(train, x)
@@ -92,9 +93,16 @@ def _member_judge(plan: Callable[[Samples], Scorer], seed: int, wish: Wish) -> J
             return Judged(judged, None, None)
         calibration = fit_calibrator(choose_kind(known, train.positive, inner.fold), known, train.positive)
         probability = calibration(score)
-        return Judged(judged, probability, probability >= wish.threshold(calibration(known), train.positive))
+        return Judged(judged, probability, probability >= _threshold(wish, name, calibration(known), train))
 
     return judge
+
+
+def _threshold(wish: Wish, name: str, decisive: Float64, train: Samples) -> float:
+    try:
+        return wish.threshold(decisive, train.positive)
+    except UsageError as error:
+        raise UsageError(f"{name}, in a fold: {error}. Name those to compare with --only, or ask for less") from error
 
 
 def standard(score: Float64, positive: Float64) -> Float64:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from calibrate.metrics import ECE_BINS, clopper_pearson
 from calibrate.samples import Booleans, Float64
@@ -15,6 +16,7 @@ MAX_STEPS = 240  # thresholds kept for the chooser; more could not be told apart
 MAX_POINTS = 400  # of a drawn curve
 
 Curve = list[tuple[float, float]]
+Rows = npt.NDArray[np.intp]
 
 
 def roc(positive: Float64, negative: Float64) -> Curve:
@@ -94,18 +96,25 @@ class Step:
         return asdict(self)
 
 
-def steps(decisive: Float64, positive: Booleans, threshold: float) -> list[Step]:
-    """A :class:`Step` at ``threshold`` and at up to ``MAX_STEPS`` others that differ in effect, ascending.
+def steps(decisive: Float64, positive: Booleans, threshold: float | None, most: int = MAX_STEPS) -> list[Step]:
+    """A :class:`Step` at ``threshold`` and at up to ``most`` others that differ in effect, ascending.
 
-    Thresholds lie midway between neighbouring pictures, so that the last bit of a number decides nothing.
+    Thresholds lie midway between neighbouring pictures, to nine decimals. Of more than ``most`` half are spread over
+    the positives, however few of the pictures they are.
     """
     values = np.unique(decisive)
     cuts = np.concatenate((values[:1] / 2.0, (values[1:] + values[:-1]) / 2.0))
-    if len(cuts) > MAX_STEPS:
-        cuts = cuts[np.linspace(0, len(cuts) - 1, MAX_STEPS).round().astype(np.intp)]
-    cuts = np.unique(np.concatenate((cuts.round(9), [threshold])))
+    if len(cuts) > most:
+        below = np.searchsorted(values, np.unique(decisive[positive]))
+        cuts = cuts[np.union1d(_evenly(below, most // 2), _evenly(np.arange(len(cuts)), most - most // 2))]
+    cuts = np.unique(np.concatenate((cuts.round(9), [] if threshold is None else [threshold])))
     pos, neg = np.sort(decisive[positive]), np.sort(decisive[~positive])
     return [_step(float(cut), pos, neg) for cut in cuts]
+
+
+def _evenly(rows: Rows, most: int) -> Rows:
+    """At most ``most`` of ``rows``, its ends among them."""
+    return rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), most)).round().astype(np.intp))]
 
 
 def _step(cut: float, positive: Float64, negative: Float64) -> Step:

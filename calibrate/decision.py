@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, cast, get_args
 
 import numpy as np
 
 from calibrate.chooser import Rules, Use, choose, proof_of_precision, proof_of_promise
-from calibrate.curves import steps
+from calibrate.curves import Step, steps
 from calibrate.samples import Booleans, Float64
 from calibrate.thresholds import abstain_band
 from edge.gate_manifest import Decision
@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 By = Literal["probability", "p_value"]
 Aim = Literal["value", "recall", "promise", "precision", "false_a_day", "cost"]
 DEFAULT: dict[By, float] = {"probability": 0.5, "p_value": 0.05}
+STEPS = 4000  # thresholds looked at; what one of them decides is a fraction of a per mille then
 _SHARES = ("value", "recall", "promise", "precision")
 
 
@@ -33,15 +34,19 @@ class Wish:
     use: Use = field(default_factory=Use)
 
     def __str__(self) -> str:
-        if self.aim == "value":
-            return f"{self.amount:g}"
-        told = f"{self.aim}:{self.amount:g}"
-        return told if self.aim in ("recall", "promise") else f"{told} where {self.use.prior:g} of frames are positive"
+        if self.aim in ("value", "recall", "promise"):
+            return self.text
+        return f"{self.text} where {self.use.prior:g} of frames are positive"
+
+    @property
+    def text(self) -> str:
+        """As :func:`parse_wish` reads it."""
+        return repr(self.amount) if self.aim == "value" else f"{self.aim}:{self.amount!r}".removesuffix(".0")
 
     def threshold(self, decisive: Float64, positive: Booleans) -> float:
         """The threshold that held-out ``decisive`` values (n,) of pictures that are ``positive`` (n,) or not give.
 
-        It lies midway between two pictures, so that the last bit of a number decides nothing.
+        One false accept more than was seen is counted at each, so that a few negatives prove nothing.
 
         Raises:
             UsageError: no threshold keeps what is wanted, or it takes negatives and there are none.
@@ -51,19 +56,27 @@ class Wish:
         if self.aim not in ("recall", "promise") and positive.all():
             raise UsageError(f"--threshold {self.aim}: says something about negatives, and there are none")
         rules = Rules(**{_RULE[self.aim]: self.amount})
-        ladder = steps(decisive, positive, DEFAULT["probability"])
+        ladder = [_careful(step, int((~positive).sum())) for step in steps(decisive, positive, None, STEPS)]
         found = choose(ladder, rules, self.use)[self.aim]
-        # The lowest step of a ladder accepts everything: as an answer it says that nothing else would do.
-        if found is None or found <= ladder[0].threshold:
+        if found is None:
             raise UsageError(f"no threshold gives {self}{self._why(decisive, positive, rules)}")
+        if found <= ladder[0].threshold:
+            log.warning("%s: the threshold for it, %g, accepts every picture here", self, found)
         return found
 
     def _why(self, decisive: Float64, positive: Booleans, rules: Rules) -> str:
         if self.aim == "promise":
             return f". {proof_of_promise(int(positive.sum()), rules)}"
         if self.aim == "precision":
-            return f". {proof_of_precision(int((~positive).sum()), self.use, rules)}"
+            every = replace(rules, recall=1.0)  # the easiest case
+            return f". {proof_of_precision(int((~positive).sum()), self.use, every)}"
         return f" on these {len(decisive)} pictures: ask for less, or give more pictures"
+
+
+def _careful(step: Step, negatives: int) -> Step:
+    if not negatives:
+        return step
+    return replace(step, false_accepts=min(step.false_count + 1, negatives) / negatives)
 
 
 _RULE: dict[Aim, str] = {
@@ -103,16 +116,15 @@ def decide(by: By, wish: Wish | None, alpha: float | None, decisive: Float64, po
     ``alpha`` asks for a band of uncertain verdicts: below it lie at most that share of fresh positives, above it at
     most that share of fresh negatives (conformal, on average over draws of the held-out pictures).
 
+    A threshold outside makes the band reach to it.
+
     Raises:
-        UsageError: what is wanted cannot be had of these pictures, or the band does not hold the threshold.
+        UsageError: what is wanted cannot be had of these pictures.
     """
     threshold = DEFAULT[by] if wish is None else wish.threshold(decisive, positive)
     band = None if alpha is None else _band(alpha, decisive, positive)
-    if band is not None and not band[0] <= threshold <= band[1]:
-        raise UsageError(
-            f"--abstain {alpha:g} gives the band {band[0]:.4g} to {band[1]:.4g}, which does not hold the threshold "
-            f"{threshold:.4g}; choose a --threshold inside, or a smaller share for a wider band"
-        )
+    if band is not None:
+        band = min(band[0], threshold), max(band[1], threshold)
     return Decision(by=by, threshold=threshold, abstain=band)
 
 

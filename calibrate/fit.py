@@ -166,9 +166,9 @@ def _check(samples: Samples, recipe: Recipe, options: FitOptions) -> None:
             f"at least {MIN_POSITIVES}, better 200"
         )
     recipe.check(samples)
-    wish = options.wish
-    alpha = wish.amount if wish is not None and wish.aim == "value" else DEFAULT["p_value"]
-    if not samples.negatives and alpha * (samples.positives + 1) < 1.0:
+    wish = options.wish or Wish("value", DEFAULT["p_value"])
+    alpha = wish.amount
+    if not samples.negatives and wish.aim == "value" and alpha * (samples.positives + 1) < 1.0:
         raise UsageError(
             f"without negatives a p-value decides, and {samples.positives} positives know none below "
             f"{1.0 / (samples.positives + 1):.3f}: a threshold of {alpha:g} would accept everything; give at least "
@@ -249,7 +249,8 @@ def _wished(options: FitOptions) -> dict[str, Any]:
     """How the decision came about, beyond a plain threshold."""
     told: dict[str, Any] = {}
     if options.wish is not None and options.wish.aim != "value":
-        told["threshold"] = str(options.wish)
+        told["threshold"] = options.wish.text
+        told |= {"prior": options.wish.use.prior, "frames_a_day": options.wish.use.frames}
     return told if options.abstain is None else told | {"abstain": options.abstain}
 
 

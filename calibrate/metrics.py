@@ -2,7 +2,8 @@
 
 Intervals are percentile bootstraps over whole folders (:mod:`calibrate.resampling`): pictures of one folder are alike,
 and drawing pictures would feign certainty. Rates carry Clopper and Pearson's interval, which stays honest at no error
-seen; FPR95 and the recalls at 1 % FPR and at none carry the wider end of both.
+seen; FPR95 and the recall at 1 % FPR carry the wider end of both. The recall at no false accept has that of a rate
+among the positives: it speaks of these very negatives, of which every draw would hold fewer and raise it.
 """
 
 from __future__ import annotations
@@ -102,9 +103,11 @@ def against(samples: Samples, rows: Booleans, score: Float64, seed: int) -> dict
 def ranking_figures(value: Replicates, drawn: Replicates, n1: int, n0: int) -> dict[str, Figure]:
     """Values and draws of :func:`calibrate.resampling.ranked` as figures with their intervals."""
     figures = {name: _figure(float(value[name][0]), percentiles(drawn[name])) for name in value}
-    for name, n in (("fpr95", n0), ("tpr_at_fpr_1", n1), ("tpr_at_fpr_0", n1)):
+    for name, n in (("fpr95", n0), ("tpr_at_fpr_1", n1)):
         share = float(value[name][0])
         figures[name] = _figure(share, _wider(percentiles(drawn[name]), clopper_pearson(round(share * n), n)))
+    none = float(value["tpr_at_fpr_0"][0])
+    figures["tpr_at_fpr_0"] = _figure(none, clopper_pearson(round(none * n1), n1))
     return figures
 
 
@@ -143,4 +146,7 @@ def probability_difference(samples: Samples, probabilities: tuple[Float64, Float
 
 
 def _less(a: tuple[Replicates, Replicates], b: tuple[Replicates, Replicates]) -> dict[str, Figure]:
-    return {name: _figure(float(a[0][name][0] - b[0][name][0]), percentiles(a[1][name] - b[1][name])) for name in a[0]}
+    compared = [name for name in a[0] if name != "tpr_at_fpr_0"]  # its draws are no draws
+    return {
+        name: _figure(float(a[0][name][0] - b[0][name][0]), percentiles(a[1][name] - b[1][name])) for name in compared
+    }

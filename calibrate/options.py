@@ -10,7 +10,7 @@ import typer
 from calibrate.chooser import Use
 from calibrate.decision import Wish, parse_wish
 from calibrate.feature_cache import FeatureCache, default_folder, open_cache
-from engines import Engine
+from engines import Engine, UsageError
 
 Model = Annotated[Path, typer.Option("--model", help="feature model with its manifest beside it")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda")]
@@ -37,8 +37,14 @@ NoCache = Annotated[bool, typer.Option("--no-cache", help="compute every feature
 
 
 def chosen_wish(threshold: str | None, prior: float, frames: float) -> Wish | None:
-    """What ``--threshold``, ``--prior`` and ``--frames-a-day`` ask for; None where no threshold was named."""
-    return None if threshold is None else parse_wish(threshold, Use(prior, frames))
+    """What ``--threshold``, ``--prior`` and ``--frames-a-day`` ask for; None where no threshold was named.
+
+    Raises :class:`UsageError` for what cannot be read, and where a use is stated that nothing asks about.
+    """
+    use = Use(prior, frames)
+    if threshold is None and use != Use():
+        raise UsageError("--prior and --frames-a-day say where a rule applies: add one, such as --threshold cost:5")
+    return None if threshold is None else parse_wish(threshold, use)
 
 
 def chosen_cache(folder: Path | None, without: bool, engine: Engine) -> FeatureCache | None:

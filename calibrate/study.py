@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from calibrate.decision import Wish
+from calibrate.chooser import Use
+from calibrate.decision import Wish, parse_wish
 from calibrate.fit import FitOptions, FittedGate, fit_gate
 from calibrate.folders import find_pictures
 from calibrate.recipes import make_recipe
@@ -83,9 +84,16 @@ def refit(gate: Gate, samples: Samples, model: ModelSpec) -> FittedGate:
     if components is not None:
         components = min(components, samples.positives, samples.features.shape[1])
     recipe = make_recipe(manifest.recipe, components, covariance, manifest.training.seed)
-    wish = Wish("value", manifest.decision.threshold)
-    options = FitOptions(manifest.views, wish, manifest.training.seed, manifest.options.get("abstain"))
+    options = FitOptions(manifest.views, _wish(manifest), manifest.training.seed, manifest.options.get("abstain"))
     return fit_gate(samples, model, recipe, options)
+
+
+def _wish(manifest: GateManifest) -> Wish:
+    """What the gate's threshold was to give, to be given again; a number stays that number."""
+    text = manifest.options.get("threshold")
+    if text is None:
+        return Wish("value", manifest.decision.threshold)
+    return parse_wish(text, Use(manifest.options["prior"], manifest.options["frames_a_day"]))
 
 
 def refit_on_the_same(gate: Gate, samples: Samples, model: ModelSpec) -> FittedGate:

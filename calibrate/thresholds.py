@@ -36,7 +36,7 @@ def positives_needed(recall: float, confidence: float = 0.95) -> int:
     return int(np.ceil(np.log1p(-confidence) / np.log(recall)))
 
 
-def conformal_threshold(positive: Float64, alpha: float) -> float:
+def conformal_threshold(positive: Float64, alpha: float, of: str = "positives") -> float:
     """The score from which on the conformal p-value among held-out positives (n,) exceeds ``alpha``.
 
     Rejecting below it rejects a fresh, exchangeable positive with probability at most ``alpha``, on average over
@@ -45,7 +45,7 @@ def conformal_threshold(positive: Float64, alpha: float) -> float:
     k = int(np.floor((len(positive) + 1) * alpha + 1e-9))
     if k < 1:
         raise UsageError(
-            f"{len(positive)} positives know no p-value as small as {alpha:g}: at least "
+            f"{len(positive)} {of} know no p-value as small as {alpha:g}: at least "
             f"{int(np.ceil(1.0 / alpha)) - 1} are needed"
         )
     return float(np.partition(positive, k - 1)[k - 1])
@@ -55,5 +55,5 @@ def abstain_band(positive: Float64, negative: Float64, alpha: float) -> tuple[fl
     """Scores (low, high): below ``low`` at most ``alpha`` of the positives lie, from ``high`` on at most ``alpha`` of
     the negatives, both conformal. ``low == high`` where the two do not overlap: nothing needs a person's eye."""
     low = conformal_threshold(positive, alpha)
-    high = float(np.nextafter(-conformal_threshold(-negative, alpha), np.inf))
+    high = float(np.nextafter(-conformal_threshold(-negative, alpha, "negatives"), np.inf))
     return (low, high) if low < high else (low, low)

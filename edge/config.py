@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from edge.gate_manifest import band_holds
+
 MIB = 1 << 20
 MAX_DECODERS = 64
 SHARED_EXPIRY_S = 600
@@ -186,7 +188,7 @@ class GateConfig(Section):
     threshold: Probability | None = None
     """Lowest probability in [0, 1] that is accepted; null: the gate file's own."""
     abstain: tuple[Probability, Probability] | None = None
-    """Band [low, high] around the threshold whose verdict is `uncertain`; null: the gate file's own."""
+    """Band [low, high] around the threshold whose verdict is `uncertain`; null: the gate file's own, [0, 0]: none."""
     sha256: Sha256 | None = None
     """Pin: the gate file's SHA-256 as 64 hexadecimal digits; null: any gate of this feature model."""
 
@@ -196,7 +198,7 @@ class GateConfig(Section):
         if band is not None and band[0] > band[1]:
             raise ValueError("should be [low, high] with low <= high")
         threshold = info.data.get("threshold")
-        if band is not None and threshold is not None and not band[0] <= threshold <= band[1]:
+        if band is not None and threshold is not None and not band_holds(band, threshold):
             raise ValueError(f"should hold gate.threshold, which is {threshold}")
         return band
 
@@ -390,11 +392,9 @@ class Config(Section):
         for name, camera in cameras.items():
             if gate is None or gate.abstain is None or camera.threshold is None:
                 continue
-            low, high = gate.abstain
-            if not low <= camera.threshold <= high:
-                raise PydanticCustomError(
-                    "outside_band",
-                    "should lie in gate.abstain, which is [{low}, {high}]",
-                    {"low": low, "high": high, "below": (name, "threshold")},
-                )
+            if not band_holds(gate.abstain, camera.threshold):
+                low, high = gate.abstain
+                text = "should lie in gate.abstain, which is [{low}, {high}]"
+                context = {"low": low, "high": high, "below": (name, "threshold")}
+                raise PydanticCustomError("outside_band", text, context)
         return cameras

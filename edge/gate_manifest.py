@@ -29,6 +29,11 @@ GOLDEN_ROWS = 16
 MAX_FEATURES = 65_536
 
 
+def band_holds(band: tuple[float, float], threshold: float) -> bool:
+    """Whether ``threshold`` lies in ``band``; one without width is no band and holds every threshold."""
+    return band[0] == band[1] or band[0] <= threshold <= band[1]
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -68,7 +73,7 @@ class Decision(_Part):
     @classmethod
     def _band(cls, band: tuple[float, float] | None, info: ValidationInfo) -> tuple[float, float] | None:
         threshold = info.data.get("threshold", 0.0)
-        if band is not None and not 0.0 <= band[0] <= threshold <= band[1] <= 1.0:
+        if band is not None and not (0.0 <= band[0] <= band[1] <= 1.0 and band_holds(band, threshold)):
             raise ValueError(f"a band of uncertain verdicts holds the threshold, {threshold}; found {list(band)}")
         return band
 

@@ -19,6 +19,7 @@ from edge.decode import Decoder
 from edge.errors import ConfigError
 from edge.gate import Gate
 from edge.gate_file import load_gate
+from edge.gate_manifest import band_holds
 from edge.isolated import IN_FLIGHT, IsolatedOpener
 from edge.link_handler import LinkSettings
 from edge.parity import check_parity, check_species_parity
@@ -266,15 +267,15 @@ def _check_band(config: Config, limits: Mapping[str | None, Limits]) -> None:
     """The band holds every threshold; either may come from the configuration or from the gate file."""
     for name, limit in limits.items():
         band, threshold = limit.abstain, limit.threshold
-        if band is None or band[0] <= threshold <= band[1]:
+        if band is None or band_holds(band, threshold):
             continue
         if config.gate.abstain is not None:
-            fault = f"gate.abstain {list(band)} should hold the gate file's own threshold {threshold:g}"
+            fault = f"gate.abstain {list(band)} should hold the gate file's own threshold {threshold!r}"
         else:
             key = "gate.threshold" if name is None else f"the threshold of camera {name}"
             fault = (
-                f"{key}, {threshold:g}, should lie in the gate file's own band of uncertain verdicts, {list(band)}; "
-                f"write gate.abstain: [{threshold:g}, {threshold:g}] for no band, or a band that holds it"
+                f"{key}, {threshold!r}, should lie in the gate file's own band of uncertain verdicts, {list(band)}; "
+                "write gate.abstain: [0, 0] for no band, or a band that holds it"
             )
         raise ConfigError(str(config.gate.file), [fault])
 

@@ -18,7 +18,7 @@ from calibrate.contenders import Contender, Judged, contenders, standard
 from calibrate.decision import parse_wish
 from calibrate.families import merge_families, parse_groups
 from calibrate.metrics import against, auroc, difference
-from calibrate.samples import Float64, Samples
+from calibrate.samples import Booleans, Float64, Samples
 from engines import UsageError
 from tests.calibrate import clusters
 
@@ -125,6 +125,16 @@ def test_threshold_that_is_wished_for_is_found_in_training_and_judged_on_the_res
     noise = np.random.default_rng(0).normal(0.0, 3.0, samples.features.shape)
     noisy = samples.with_features(samples.features + noise.astype(np.float32))
     found = {text: compare(noisy, names=["robust"], wish=parse_wish(text, Use())) for text in ("0.5", "cost:5")}
+    lengths: list[tuple[int, int]] = []
+
+    class Watched:
+        def threshold(self, decisive: Float64, positive: Booleans) -> float:
+            lengths.append((len(decisive), len(positive)))
+            return 0.5
+
+    compare(noisy, names=["robust", "kNN"], wish=Watched())  # type: ignore[arg-type]
+    assert len(lengths) >= 10
+    assert all(n == len(labels) < len(noisy.positive) for n, labels in [(a, range(b)) for a, b in lengths])
     assert found["cost:5"].threshold == "cost:5 where 0.02 of frames are positive"
     plain, rare = (f.rows[0].figures for f in found.values())
     assert plain["ece"] == rare["ece"]

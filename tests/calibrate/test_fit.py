@@ -79,7 +79,7 @@ def test_a_handful_of_negatives_calibrates_but_teaches_nothing(caplog: pytest.Lo
 def test_one_negative_is_left_out_and_said(caplog: pytest.LogCaptureFixture) -> None:
     fitted = fit(clusters.samples(clusters.PARROTS, {"ducks": 1}))
     assert fitted.manifest.decision.by == "p_value"
-    assert "only 1 negatives" in caplog.text
+    assert "only one negative" in caplog.text
 
 
 @pytest.mark.parametrize("recipe", ["robust", "seed"])

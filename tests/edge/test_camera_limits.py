@@ -31,14 +31,22 @@ def test_null_is_the_files_own_threshold_and_band(tmp_path: Path) -> None:
 
 def test_configured_band_replaces_the_files_own(tmp_path: Path) -> None:
     assert camera_limits(config(tmp_path, ", abstain: [0.5, 0.6]"), GATE) == {None: Limits(0.5, (0.5, 0.6))}
-    none = camera_limits(config(tmp_path, ", threshold: 0.9, abstain: [0.9, 0.9]"), GATE)[None]
-    assert [none.outcome(value).value for value in (0.89, 0.9)] == ["negative", "positive"]
+
+
+def test_band_without_width_is_none_whatever_the_thresholds(tmp_path: Path) -> None:
+    limits = camera_limits(config(tmp_path, ", threshold: 0.9, abstain: [0, 0]", "feeder: {threshold: 0.7}"), GATE)
+    assert [limits[None].outcome(value).value for value in (0.0, 0.89, 0.9)] == ["negative", "negative", "positive"]
+    assert [limits["feeder"].outcome(value).value for value in (0.69, 0.7)] == ["negative", "positive"]
 
 
 @pytest.mark.parametrize(
     ("gate", "cameras", "words"),
     [
-        (", threshold: 0.9", "", "gate.threshold, 0.9, should lie in the gate file's own band .*abstain: .0.9, 0.9."),
+        (
+            ", threshold: 0.9",
+            "",
+            "gate.threshold, 0.9, should lie in the gate file's own band .*abstain: .0, 0. for no band",
+        ),
         ("", "a: {}, b: {threshold: 0.3}", "the threshold of camera b, 0.3, should lie in the gate file's own band"),
         (", abstain: [0.6, 0.7]", "", "gate.abstain .0.6, 0.7. should hold the gate file's own threshold 0.5"),
     ],
