@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 STICKY = {
     4: "driver shutting down",
     214: "uncorrectable ECC error encountered",
+    220: "uncorrectable NVLink error detected during the execution",
+    226: "Invalid access of peer GPU memory over nvlink or a hardware error",
     700: "an illegal memory access was encountered",
     702: "the launch timed out and was terminated",
     709: "context is destroyed",
@@ -39,6 +41,8 @@ STICKY = {
     717: "operation not supported on global/shared address space",
     718: "invalid program counter",
     719: "unspecified launch failure",
+    721: "Tensor memory not completely freed",
+    810: "MPS client terminated",
 }
 _CAPTURING = "operation not permitted when stream is capturing"  # 900
 _NON_BLOCKING_STREAM = 1  # CU_STREAM_NON_BLOCKING: never waits for the default stream

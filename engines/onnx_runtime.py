@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
+from functools import cache
 from typing import Any
 
 from engines.base import Batch, CheckedEngine, Done, available_threads
-from engines.errors import EngineRunError, ModelError
+from engines.cuda_alive import why_lost
+from engines.errors import DeviceLostError, EngineRunError, ModelError
 from engines.onnx_file import external_data, summarize
 from engines.spec import ModelSpec
 
@@ -56,7 +60,10 @@ class OnnxEngine(CheckedEngine):
         try:
             (output,) = self._session.run([self._output], {self._input: batch})
         except _ORT_ERRORS as error:
-            raise EngineRunError(f"{self.spec.name}: inference failed on a batch of {len(batch)}: {error}") from error
+            failed = f"{self.spec.name}: inference failed on a batch of {len(batch)}: {error}"
+            if self.device == "cuda" and (lost := why_lost()) is not None:
+                raise DeviceLostError(f"{failed}; the GPU is lost to this process: {lost}; start it again") from error
+            raise EngineRunError(failed) from error
         if len(output) != len(batch) or output.size != len(batch) * self.spec.output.size:
             raise EngineRunError(
                 f"{self.spec.name}: expected ({len(batch)}, {self.spec.output.size}) values, got {output.shape}"
@@ -93,7 +100,18 @@ def _providers(device: str, spec: ModelSpec) -> list[str]:
             f"{spec.name}: this ONNX Runtime has no CUDA; install parrotgate[cuda] in place of parrotgate[cpu], "
             "or set device to cpu"
         )
-    return [_CUDA, _CPU] if has_cuda and device != "cpu" else [_CPU]
+    if not has_cuda or device == "cpu":
+        return [_CPU]
+    _load_cuda()
+    return [_CUDA, _CPU]
+
+
+@cache
+def _load_cuda() -> None:
+    """Load CUDA's libraries where pip has put them (``nvidia-*``), which the loader does not find by itself."""
+    if hasattr(ort, "preload_dlls"):  # 1.21
+        with contextlib.redirect_stdout(sys.stderr):  # it prints what it misses; stdout is for answers
+            ort.preload_dlls()
 
 
 def _why(device: str, spec: ModelSpec, *, on_cuda: bool) -> str:

@@ -4,6 +4,7 @@
 #   tests/gpu/run.sh [FEATURES.onnx]    a network of your own to measure (default: the demo's); PYTHON=… picks the interpreter
 #
 # Needs: the repository's dev extra; for their rows parrotgate[tensorrt] (pycuda, TensorRT) and parrotgate[cuda].
+# PYTHONPATH=tests/gpu/rtx takes TensorRT for RTX in TensorRT's place.
 # Ends with 0 when nothing failed; what the machine lacks is skipped and named.
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 1
@@ -51,15 +52,21 @@ for name in ("pycuda", "tensorrt", "onnxruntime", "cuda.bindings"):
     except ImportError:
         said += [name, "missing"]
 print(*said)'
-step 'pycuda code' 45 bash -c 'pytest tests/gpu/test_cuda.py'
-step 'ONNX Runtime on CUDA' 30 bash -c 'pytest tests/gpu/test_backends.py -k onnx_runtime'
+step 'pycuda code' 60 bash -c 'pytest tests/gpu/test_cuda.py'
+if "$PYTHON" -c 'import pycuda.driver' 2>/dev/null; then
+  step 'copies beside computing' 20 "$PYTHON" -m tests.gpu.overlap
+fi
+step 'ONNX Runtime on CUDA' 60 bash -c 'pytest tests/gpu/test_backends.py -k onnx_runtime'
+step 'the worker on CUDA' 60 bash -c 'pytest tests/gpu/test_worker.py'
 step 'TensorRT' 90 bash -c 'pytest tests/gpu/test_backends.py -k "not onnx_runtime"'
 if "$PYTHON" -c 'import tensorrt, pycuda.driver' 2>/dev/null; then
   step 'engines build' 40 "$PYTHON" -m engines build "$MODEL" --precision fp16 --batch 1,32,128 --out "$WORK/measured.plan" --cache "$WORK/cache"
   [ -e "$WORK/measured.plan" ] && step 'figures' 40 "$PYTHON" -m tests.gpu.figures "$WORK/measured.plan" 1
 fi
 if "$PYTHON" -c 'import onnxruntime as o, sys; sys.exit("CUDAExecutionProvider" not in o.get_available_providers())' 2>/dev/null; then
-  step 'figures, ONNX Runtime on CUDA' 25 "$PYTHON" -m engines bench "$MODEL" --device cuda --batch 1,8,32 --seconds 2
+  step 'ONNX Runtime, CUDA against CPU' 20 "$PYTHON" -m tests.gpu.against_cpu "$MODEL"
+  step 'figures, ONNX Runtime on CUDA' 25 "$PYTHON" -m engines bench "$MODEL" --device cuda --batch 1,8,32,128 --seconds 2
+  step 'figures, ONNX Runtime on the CPU' 25 "$PYTHON" -m engines bench "$MODEL" --device cpu --batch 1,8,32 --seconds 2
 fi
 
 echo

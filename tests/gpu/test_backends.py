@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,8 +15,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from engines import ModelError, load_spec, open_engine, write_spec
+from engines import DeviceLostError, EngineRunError, ModelError, load_spec, open_engine, write_spec
 from engines.bench import noise
+from engines.cuda import Gpu
 from engines.tensorrt_runtime import TensorRtEngine
 from tests.edge.worker_process import MODELS
 
@@ -28,7 +30,30 @@ needs_cuda = pytest.mark.skipif(
     "CUDAExecutionProvider" not in onnxruntime.get_available_providers(),
     reason="this ONNX Runtime has no CUDA: pip install 'parrotgate[cuda]'",
 )
+needs_pycuda = pytest.mark.skipif(
+    find_spec("pycuda") is None, reason="pycuda, which breaks the GPU here, is not installed"
+)
 MODEL = MODELS / "features.onnx"
+
+LOSE = """
+import sys
+from engines import open_engine
+from engines.bench import noise
+from engines.console import run_app
+from engines.cuda import Gpu
+from tests.gpu.kernels import kernel
+
+def work(prog_name):
+    with open_engine(sys.argv[1], "cuda") as engine:
+        batch = noise(engine.spec.input, 4)
+        engine.infer(batch)
+        gpu = Gpu()
+        with gpu.use("a kernel that fails"):
+            kernel("write_nowhere")(block=(1, 1, 1), grid=(1, 1), stream=gpu.stream().raw())
+        engine.infer(batch)
+
+run_app(work, "lose")
+"""
 
 
 def on_cpu(batch: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -48,6 +73,44 @@ def test_onnx_runtime_on_cuda_gives_the_answers_of_the_cpu() -> None:
     with open_engine(MODEL, "cuda") as engine:
         assert engine.device == "cuda"
         assert similarity(engine.infer(batch), on_cpu(batch)) > 0.999
+
+
+@needs_cuda
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 8])
+def test_onnx_runtime_on_cuda_answers_a_new_batch_size_at_once(n: int) -> None:
+    with open_engine(MODEL, "cuda") as engine:
+        engine.infer(noise(engine.spec.input, 16))
+        began = time.monotonic()
+        engine.infer(noise(engine.spec.input, n))
+        assert time.monotonic() - began < 0.5
+
+
+@needs_cuda
+@needs_pycuda
+def test_lost_gpu_under_onnx_runtime_ends_the_process_with_75() -> None:
+    command = [sys.executable, "-c", LOSE, str(MODEL)]
+    child = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert child.returncode == 75, child.stderr
+    assert "the GPU is lost to this process" in child.stderr
+
+
+@needs_cuda
+@needs_pycuda
+def test_full_gpu_under_onnx_runtime_is_no_lost_device() -> None:
+    import pycuda.driver as driver
+
+    gpu = Gpu()
+    with open_engine(MODEL, "cuda") as engine:
+        few = noise(engine.spec.input, 2)
+        alone = engine.infer(few)
+        with gpu.use("filling the GPU"):
+            filled = gpu.memory(driver.mem_get_info()[0] - (256 << 20))
+        with pytest.raises(EngineRunError) as told:
+            engine.infer(np.repeat(few, 2048, axis=0))
+        assert not isinstance(told.value, DeviceLostError)
+        with gpu.use("emptying the GPU"):
+            filled.free()
+        np.testing.assert_allclose(engine.infer(few), alone, rtol=1e-2, atol=1e-3)
 
 
 def build(folder: Path, *options: str) -> Path:

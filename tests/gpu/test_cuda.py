@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import sys
 import threading
@@ -11,37 +12,28 @@ import numpy as np
 import pytest
 
 from engines import EngineRunError
-from engines.cuda import Buffer, Gpu, Stream
+from engines.cuda import STICKY, Buffer, Gpu, Stream, is_sticky
+from engines.cuda_alive import why_lost
 from engines.cuda_graph import Graph, _calls
+from tests.gpu.kernels import kernel
 
 pytestmark = pytest.mark.gpu
 pytest.importorskip(
     "pycuda", reason="pycuda is not installed: pip install 'parrotgate[tensorrt]'", exc_type=ImportError
 )
 
-# A kernel that writes to address 0, for the driver's own compiler.
 CRASH = """
+import sys
 import pycuda.driver as driver
 from engines.console import run_app
 from engines.cuda import Gpu
-
-PTX = b'''.version 6.3
-.target sm_75
-.address_size 64
-.visible .entry crash() {
-    .reg .u64 %a; .reg .u32 %v;
-    mov.u64 %a, 0; mov.u32 %v, 1;
-    st.global.u32 [%a], %v;
-    ret;
-}
-'''
+from tests.gpu.kernels import kernel
 
 def work(prog_name):
     gpu = Gpu()
-    with gpu.use("a kernel that writes to address 0"):
-        stream = gpu.stream()
-        crash = driver.module_from_buffer(PTX).get_function("crash")
-        crash(block=(1, 1, 1), grid=(1, 1), stream=stream.raw())
+    with gpu.use("a kernel that fails"):
+        stream, fail = gpu.stream(), kernel(sys.argv[1])
+        fail(block=(1, 1, 1), grid=(1, 1), stream=stream.raw())
         stream.drain()
 
 run_app(work, "crash")
@@ -153,8 +145,47 @@ def test_another_thread_may_use_the_context(gpu: Gpu, there: There) -> None:
     assert done
 
 
-def test_illegal_memory_access_ends_the_process_with_75() -> None:
-    child = subprocess.run([sys.executable, "-c", CRASH], capture_output=True, text=True, timeout=60, check=False)
+def test_driver_tells_sticky_errors_in_the_words_that_are_looked_for(gpu: Gpu) -> None:
+    said = {code: driver_text(code) for code in STICKY}
+    unknown = {code for code, text in said.items() if text is None}  # an older driver
+    assert {code: text for code, text in said.items() if text is None or not is_sticky(text)}.keys() == unknown
+    assert not unknown & {700, 714, 718, 719}
+
+
+def driver_text(code: int) -> str | None:
+    """The driver's own words for an error; None for one that it does not know."""
+    text = ctypes.c_char_p()
+    failed = ctypes.CDLL("libcuda.so.1").cuGetErrorString(code, ctypes.byref(text))
+    return None if failed or text.value is None else text.value.decode()
+
+
+def test_kernel_reads_and_writes_shared_memory_without_a_copy(gpu: Gpu) -> None:
+    with gpu.use("memory that CPU and GPU share"):
+        stream, there = gpu.stream(), Buffer((4, 256), np.dtype(np.float32), shared=True)
+        there.host[:] = np.arange(1024, dtype=np.float32).reshape(4, 256)
+        there.upload(4, stream)
+        kernel("add_one")(np.uint64(there.address), np.int32(1024), block=(256, 1, 1), grid=(4, 1), stream=stream.raw())
+        there.download(4, stream)
+        stream.mark()
+        stream.wait()
+        np.testing.assert_array_equal(there.host.ravel(), np.arange(1024, dtype=np.float32) + 1)
+        there.free()
+        stream.free()
+
+
+def test_device_that_answers_is_not_lost(gpu: Gpu) -> None:
+    with pytest.raises(EngineRunError, match="out of memory"), gpu.use("too much memory"):
+        gpu.memory(1 << 50)
+    assert why_lost() is None
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [("write_nowhere", "illegal memory access"), ("write_askew", "misaligned address"), ("trap", "")],
+)
+def test_lost_gpu_ends_the_process_with_75(how: str, words: str) -> None:
+    command = [sys.executable, "-c", CRASH, how]
+    child = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert child.returncode == 75, child.stderr
     assert "the GPU is lost to this process" in child.stderr
-    assert "illegal memory access" in child.stderr
+    assert words in child.stderr
