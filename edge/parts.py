@@ -48,13 +48,10 @@ class Parts:
     gate: Gate
 
     def warm_up(self, batch: int) -> None:
-        """Run every engine once at 1 and at ``batch`` rows, so that a wrong model fails now and buffers exist."""
+        """Run every engine with up to ``batch`` rows, so that a wrong model fails now and buffers exist."""
         for engine in (self.features, self.species):
-            if engine is None:
-                continue
-            spec = engine.spec.input
-            for rows in sorted({1, batch}):
-                engine.infer(np.zeros((rows, *spec.shape), dtype=spec.numpy_dtype))
+            if engine is not None:
+                warm_up(engine, batch)
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """What is loaded, for the status page and the log."""
@@ -282,3 +279,11 @@ def _check_band(config: Config, limits: Mapping[str | None, Limits]) -> None:
 
 def _text(path: Any) -> str | None:
     return None if path is None else str(path)
+
+
+def warm_up(engine: Engine, batch: int) -> None:
+    """Run ``engine`` at 1 and at ``batch`` rows; on a GPU also at the powers of two between, which it plans for."""
+    spec = engine.spec.input
+    between = [1 << power for power in range(1, batch.bit_length())] if engine.device == "cuda" else []
+    for rows in sorted({1, *between, batch}):
+        engine.infer(np.zeros((rows, *spec.shape), dtype=spec.numpy_dtype))

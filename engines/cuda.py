@@ -41,8 +41,8 @@ STICKY = {
     717: "operation not supported on global/shared address space",
     718: "invalid program counter",
     719: "unspecified launch failure",
-    721: "Tensor memory not completely freed",
-    810: "MPS client terminated",
+    721: "tensor memory not completely freed",
+    810: "the MPS client has been terminated by the server",
 }
 _CAPTURING = "operation not permitted when stream is capturing"  # 900
 _NON_BLOCKING_STREAM = 1  # CU_STREAM_NON_BLOCKING: never waits for the default stream

@@ -8,6 +8,8 @@ import sys
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from engines.base import Batch, CheckedEngine, Done, available_threads
 from engines.cuda_alive import why_lost
 from engines.errors import DeviceLostError, EngineRunError, ModelError
@@ -36,10 +38,17 @@ _CPU = "CPUExecutionProvider"
 
 
 class OnnxEngine(CheckedEngine):
-    """One session with one input and one output, both with a free first dimension (the batch).
+    """A network with one input and one output, both with a free first dimension (the batch).
 
     Inference happens inside ``submit``; its result is a new array at every call. Values are as the graph gives them:
     the manifest's ``output.kind`` says whether they are logits or probabilities.
+
+    On CUDA a session plans its convolutions anew whenever the number of rows changes (0.1 to 1.5 s on an H100, since
+    ONNX Runtime 1.20), so that batches are filled up to a power of two and each of those has a session of its own.
+
+    Raises:
+        ModelError: the model or what it needs is missing, or they contradict each other.
+        EngineRunError: ``device`` is ``cuda`` and the GPU does not take the model, which the CPU does.
     """
 
     def __init__(self, model: bytes, spec: ModelSpec, device: str, threads: int | None) -> None:
@@ -49,26 +58,39 @@ class OnnxEngine(CheckedEngine):
                 "save the model as one file (onnx.save with save_as_external_data=False)"
             )
         _check_declared(model, spec)
-        self._session = _session(model, spec, _providers(device, spec), threads)
-        on_cuda = self._session.get_providers()[0] == _CUDA
-        if device == "cuda" and not on_cuda:
-            raise ModelError(f"{spec.name}: CUDA could not be started; see ONNX Runtime's own message above")
+        self._model, self._threads = model, threads
+        self._session = _open(model, spec, device, threads)
+        self._for_rows: dict[int, Any] = {}
+        on_cuda = _is_on_cuda(self._session)
         super().__init__(spec, "cuda" if on_cuda else "cpu", _why(device, spec, on_cuda=on_cuda))
         self._input, self._output = _check_signature(self._session, spec)
 
     def _start(self, batch: Batch) -> Done:
         try:
-            (output,) = self._session.run([self._output], {self._input: batch})
+            if self.device == "cuda":
+                filled = _filled(batch)
+                (output,) = self._session_for(len(filled)).run([self._output], {self._input: filled})
+                output = output[: len(batch)]
+            else:
+                (output,) = self._session.run([self._output], {self._input: batch})
         except _ORT_ERRORS as error:
             failed = f"{self.spec.name}: inference failed on a batch of {len(batch)}: {error}"
-            if self.device == "cuda" and (lost := why_lost()) is not None:
-                raise DeviceLostError(f"{failed}; the GPU is lost to this process: {lost}; start it again") from error
+            if self.device == "cuda":
+                _refuse_lost(failed, error)
             raise EngineRunError(failed) from error
         if len(output) != len(batch) or output.size != len(batch) * self.spec.output.size:
             raise EngineRunError(
                 f"{self.spec.name}: expected ({len(batch)}, {self.spec.output.size}) values, got {output.shape}"
             )
         return Done(output.reshape(len(batch), self.spec.output.size))
+
+    def _session_for(self, rows: int) -> Any:
+        """The session that has planned its convolutions for ``rows`` alone."""
+        if rows not in self._for_rows:
+            first = not self._for_rows
+            made = self._session if first else _session(self._model, [_CUDA, _CPU], self._threads)
+            self._for_rows[rows] = made
+        return self._for_rows[rows]
 
     def describe(self) -> dict[str, str]:
         tensors = {"input": self._session.get_inputs()[0], "output": self._session.get_outputs()[0]}
@@ -80,6 +102,7 @@ class OnnxEngine(CheckedEngine):
     def close(self) -> None:
         super().close()
         self._session = None
+        self._for_rows.clear()
 
 
 def _check_declared(model: bytes, spec: ModelSpec) -> None:
@@ -93,17 +116,69 @@ def _check_declared(model: bytes, spec: ModelSpec) -> None:
             )
 
 
-def _providers(device: str, spec: ModelSpec) -> list[str]:
+def _open(model: bytes, spec: ModelSpec, device: str, threads: int | None) -> Any:
+    """A session on CUDA where ``device`` and this machine allow it, else on the CPU."""
     has_cuda = _CUDA in ort.get_available_providers()
     if device == "cuda" and not has_cuda:
         raise ModelError(
             f"{spec.name}: this ONNX Runtime has no CUDA; install parrotgate[cuda] in place of parrotgate[cpu], "
             "or set device to cpu"
         )
-    if not has_cuda or device == "cpu":
-        return [_CPU]
-    _load_cuda()
-    return [_CUDA, _CPU]
+    refused: Exception | None = None
+    if has_cuda and device != "cpu":
+        _load_cuda()
+        try:
+            session = _session(model, [_CUDA, _CPU], threads)
+            if device == "cuda" and not _is_on_cuda(session):
+                raise ModelError(f"{spec.name}: CUDA could not be started; see ONNX Runtime's own message above")
+            return session
+        except _ORT_ERRORS as error:
+            refused = error
+    try:
+        session = _session(model, [_CPU], threads)
+    except _ORT_ERRORS as error:
+        raise ModelError(f"{spec.name}: ONNX Runtime cannot load this model: {error}") from error
+    if refused is not None:  # by the GPU then, not by what is wrong with the model
+        failed = f"{spec.name}: the GPU does not take this model ({refused}); free the GPU, or set device to cpu"
+        _refuse_lost(failed, refused)
+        if device == "cuda":
+            raise EngineRunError(failed) from refused
+        log.warning("slower than it could be: %s", failed)
+    return session
+
+
+def _session(model: bytes, providers: list[str], threads: int | None) -> Any:
+    """Raises one of ``_ORT_ERRORS`` where the model cannot be loaded."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or available_threads()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Spinning workers burn a core for nothing while the cameras are quiet, and steal from the decoders when not.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Trying every algorithm of every convolution takes up to five times as long, and the choice is seldom better.
+    settings = [{"cudnn_conv_algo_search": "HEURISTIC"} if name == _CUDA else {} for name in providers]
+    # Left to itself it falls back to the CPU with words on stdout.
+    return ort.InferenceSession(model, options, providers=providers, provider_options=settings, enable_fallback=0)
+
+
+def _is_on_cuda(session: Any) -> bool:
+    return bool(session.get_providers()[0] == _CUDA)
+
+
+def _refuse_lost(failed: str, error: Exception) -> None:
+    """Raise ``DeviceLostError`` if the GPU serves this process no more."""
+    if (lost := why_lost()) is not None:
+        raise DeviceLostError(f"{failed}; the GPU is lost to this process: {lost}; start it again") from error
+
+
+def _filled(batch: Batch) -> Batch:
+    """``batch`` with rows of zeros behind it, up to a power of two."""
+    rows = 1 << (len(batch) - 1).bit_length()
+    if rows == len(batch):
+        return batch
+    filled = np.zeros((rows, *batch.shape[1:]), batch.dtype)
+    filled[: len(batch)] = batch
+    return filled
 
 
 @cache
@@ -120,22 +195,9 @@ def _why(device: str, spec: ModelSpec, *, on_cuda: bool) -> str:
     if device == "cpu":
         return "ONNX Runtime on the CPU, as asked"
     if _CUDA in ort.get_available_providers():
-        log.warning("%s: CUDA could not be started, and the CPU is slower; see ONNX Runtime's own message", spec.name)
+        log.warning("%s: CUDA could not be started, and the CPU is slower; see the messages above", spec.name)
         return "ONNX Runtime on the CPU: its CUDA could not be started"
     return "ONNX Runtime on the CPU: it was installed without CUDA"
-
-
-def _session(model: bytes, spec: ModelSpec, providers: list[str], threads: int | None) -> Any:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or available_threads()
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    # Spinning workers burn a core for nothing while the cameras are quiet, and steal from the decoders when not.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return ort.InferenceSession(model, options, providers=providers)
-    except _ORT_ERRORS as error:
-        raise ModelError(f"{spec.name}: ONNX Runtime cannot load this model: {error}") from error
 
 
 def _check_signature(session: Any, spec: ModelSpec) -> tuple[str, str]:

@@ -130,12 +130,17 @@ def rebuild_command(plan: Path, section: PlanSection) -> str:
 
 
 def memory_class(total_bytes: int) -> int:
-    """A GPU's memory as its maker sells it: the least power of two in GiB that is not smaller.
+    """A GPU's memory as its maker sells it: the least of 16, 20, 24, 32, 40, 48, 64, 80, 96, … GiB that is not smaller,
+    powers of two and what is a quarter or a half more.
 
     What CUDA counts of a Jetson's memory changes with the kernel's own share, from one release to the next.
     """
-    gib = -(-total_bytes // (1 << 30))
-    return 1 << (max(gib, 1) - 1).bit_length()
+    gib = max(1, -(-total_bytes // (1 << 30)))
+    if gib <= 4:
+        return gib
+    step = 1 << ((gib - 1).bit_length() - 3)  # a quarter of the power of two below
+    sizes = (5 * step, 6 * step, 8 * step)
+    return next(size for size in sizes if gib <= size)
 
 
 def gpu_text(section: Mapping[str, Any]) -> str:

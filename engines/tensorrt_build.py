@@ -75,7 +75,7 @@ def build_plan(onnx: bytes, section: PlanSection, *, timing_cache: bytes, detail
     if memory is None:
         raise ModelError(f"{section.onnx}: TensorRT {section.tensorrt} cannot build it: {complaint()}")
     plan = bytes(memory)
-    return Built(plan, bytes(config.get_timing_cache().serialize()), _layers(plan))
+    return Built(plan, bytes(config.get_timing_cache().serialize()), _layers(plan, section))
 
 
 def _network(builder: trt.Builder, onnx: bytes, section: PlanSection) -> trt.INetworkDefinition:
@@ -166,13 +166,18 @@ def _set_timing_cache(config: trt.IBuilderConfig, kept: bytes) -> None:
         config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
 
 
-def _layers(plan: bytes) -> list[dict[str, Any]]:
-    """The layers of ``plan``; empty where this process may not load it (a version-compatible one)."""
+def _layers(plan: bytes, section: PlanSection) -> list[dict[str, Any]]:
+    """The layers of ``plan``; empty for a version-compatible one, which this process may not load.
+
+    Raises ``ModelError`` where any other does not load: TensorRT for RTX builds for GPUs that it cannot run on.
+    """
     trt = bindings()
     engine = trt.Runtime(logger()).deserialize_cuda_engine(plan)
     if engine is None:
-        complaint()
-        return []
+        said = complaint()
+        if section.version_compatible:
+            return []
+        raise ModelError(f"{section.onnx}: TensorRT {section.tensorrt} has built it and cannot load it here: {said}")
     inspector = engine.create_engine_inspector()
     told = json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
     return [layer if isinstance(layer, dict) else {"Name": str(layer)} for layer in told.get("Layers", [])]

@@ -20,6 +20,9 @@ from tests import standin
 from tests.engines import convolutions, networks
 
 ENGINES = [sys.executable, "-m", "engines"]
+# The same where neither TensorRT nor pycuda is installed.
+_BARE = "import sys; sys.modules |= {'tensorrt': None, 'pycuda': None}; from engines.__main__ import main; main()"
+WITHOUT_TENSORRT = [sys.executable, "-c", _BARE]
 
 
 @pytest.fixture
@@ -129,7 +132,7 @@ def test_senseless_words_end_with_2(tiny: Path) -> None:
 
 
 def test_machine_without_tensorrt_is_told_what_to_install(tiny: Path) -> None:
-    command = [*ENGINES, "build", str(tiny)]
+    command = [*WITHOUT_TENSORRT, "build", str(tiny)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert ended.returncode == 78
     assert "parrotgate[tensorrt]" in ended.stderr
@@ -164,6 +167,6 @@ def test_fused_form_replaces_itself_and_no_other_model(tmp_path: Path) -> None:
 
 def test_nothing_is_fused_where_nothing_can_be_built(tmp_path: Path) -> None:
     model = convolutions.save(tmp_path)
-    command = [*ENGINES, "build", str(model), "--input", "uint8"]
+    command = [*WITHOUT_TENSORRT, "build", str(model), "--input", "uint8"]
     assert subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 78
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.onnx", "tiny.onnx.json"]

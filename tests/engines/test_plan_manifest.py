@@ -139,7 +139,11 @@ def test_manifest_from_before_the_size_of_a_gpu_was_written_still_vouches_for_it
 
 
 @pytest.mark.parametrize(
-    ("gib", "sold"), [(3.3, 4), (7.4, 8), (7.99, 8), (15.3, 16), (30.0, 32), (61.4, 64), (79.1, 128), (0.2, 1)]
+    ("gib", "sold"),
+    [
+        *[(3.3, 4), (7.4, 8), (7.99, 8), (15.3, 16), (30.0, 32), (61.4, 64), (122.8, 128), (0.2, 1)],
+        *[(10.0, 10), (11.6, 12), (23.5, 24), (39.4, 40), (44.4, 48), (79.2, 80), (93.1, 96)],
+    ],
 )
 def test_memory_is_told_as_it_is_sold_whatever_the_kernel_keeps(gib: float, sold: int) -> None:
     assert memory_class(int(gib * (1 << 30))) == sold

@@ -15,6 +15,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from edge.parts import warm_up
 from engines import DeviceLostError, EngineRunError, ModelError, load_spec, open_engine, write_spec
 from engines.bench import noise
 from engines.cuda import Gpu
@@ -76,13 +77,16 @@ def test_onnx_runtime_on_cuda_gives_the_answers_of_the_cpu() -> None:
 
 
 @needs_cuda
-@pytest.mark.parametrize("n", [1, 2, 3, 5, 8])
-def test_onnx_runtime_on_cuda_answers_a_new_batch_size_at_once(n: int) -> None:
+def test_onnx_runtime_on_cuda_takes_batches_of_any_size_in_turn() -> None:
+    took = []
     with open_engine(MODEL, "cuda") as engine:
-        engine.infer(noise(engine.spec.input, 16))
-        began = time.monotonic()
-        engine.infer(noise(engine.spec.input, n))
-        assert time.monotonic() - began < 0.5
+        warm_up(engine, 8)
+        for rows in (1, 8, 3, 5, 2, 7, 4, 6) * 4:
+            batch = noise(engine.spec.input, rows)
+            began = time.monotonic()
+            engine.infer(batch)
+            took.append(time.monotonic() - began)
+    assert np.median(took) < 0.02  # 0.15 s and more where convolutions are planned anew for every change
 
 
 @needs_cuda
@@ -111,6 +115,27 @@ def test_full_gpu_under_onnx_runtime_is_no_lost_device() -> None:
         with gpu.use("emptying the GPU"):
             filled.free()
         np.testing.assert_allclose(engine.infer(few), alone, rtol=1e-2, atol=1e-3)
+
+
+@needs_cuda
+@needs_pycuda
+def test_full_gpu_takes_no_new_model_in_onnx_runtime() -> None:
+    import pycuda.driver as driver
+
+    gpu = Gpu()
+    with gpu.use("filling the GPU"):
+        filled = gpu.memory(driver.mem_get_info()[0] - (4 << 20))
+    try:
+        with pytest.raises(EngineRunError) as told, open_engine(MODEL, "cuda") as engine:
+            engine.infer(noise(engine.spec.input, 8))
+        assert not isinstance(told.value, DeviceLostError)
+        with open_engine(MODEL) as engine:
+            print(engine.device, engine.why)  # noqa: T201 - where memory lasts for the session, it is on CUDA
+    finally:
+        with gpu.use("emptying the GPU"):
+            filled.free()
+    with open_engine(MODEL, "cuda") as engine:
+        assert engine.infer(noise(engine.spec.input, 8)).shape == (8, engine.spec.output.size)
 
 
 def build(folder: Path, *options: str) -> Path:

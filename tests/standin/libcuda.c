@@ -50,12 +50,14 @@ int cuDeviceTotalMem_v2(size_t *bytes, int device) { (void)device; *bytes = (siz
 /* As driver 580 says them. */
 static const struct { int code; const char *text; } TEXTS[] = {
   {1, "invalid argument"}, {2, "out of memory"}, {4, "driver shutting down"}, {201, "invalid device context"},
-  {214, "uncorrectable ECC error encountered"}, {400, "invalid resource handle"},
+  {214, "uncorrectable ECC error encountered"}, {220, "uncorrectable NVLink error detected during the execution"},
+  {226, "Invalid access of peer GPU memory over nvlink or a hardware error"}, {400, "invalid resource handle"},
   {700, "an illegal memory access was encountered"}, {702, "the launch timed out and was terminated"},
   {709, "context is destroyed"}, {710, "device-side assert triggered"}, {714, "hardware stack error"},
   {715, "an illegal instruction was encountered"}, {716, "misaligned address"},
   {717, "operation not supported on global/shared address space"}, {718, "invalid program counter"},
-  {719, "unspecified launch failure"}, {900, "operation not permitted when stream is capturing"},
+  {719, "unspecified launch failure"}, {721, "tensor memory not completely freed"},
+  {810, "the MPS client has been terminated by the server"}, {900, "operation not permitted when stream is capturing"},
   {801, "operation not supported"},
   {901, "operation failed due to a previous error during capture"},
 };

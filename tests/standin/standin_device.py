@@ -43,13 +43,15 @@ CUDA = tuple(int(part) for part in os.environ.get("STANDIN_CUDA", "12.6").split(
 INFERENCE_S = float(os.environ.get("STANDIN_MS", "0")) / 1000
 SHARED = os.environ.get("STANDIN_SHARED") == "1"
 
-# cudaGetErrorString of the CUDA runtime 12.9
+# cuGetErrorString of driver 580
 TEXTS = {
     1: "invalid argument",
     2: "out of memory",
     4: "driver shutting down",
     201: "invalid device context",
     214: "uncorrectable ECC error encountered",
+    220: "uncorrectable NVLink error detected during the execution",
+    226: "Invalid access of peer GPU memory over nvlink or a hardware error",
     400: "invalid resource handle",
     700: "an illegal memory access was encountered",
     702: "the launch timed out and was terminated",
@@ -61,11 +63,13 @@ TEXTS = {
     717: "operation not supported on global/shared address space",
     718: "invalid program counter",
     719: "unspecified launch failure",
+    721: "tensor memory not completely freed",
     801: "operation not supported",
+    810: "the MPS client has been terminated by the server",
     900: "operation not permitted when stream is capturing",
     901: "operation failed due to a previous error during capture",
 }
-STICKY = {4, 214, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719}
+STICKY = {4, 214, 220, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 810}
 POISON = 0xFF  # as float32: NaN
 INVALID_VALUE, OUT_OF_MEMORY, INVALID_CONTEXT, INVALID_HANDLE, ILLEGAL_ADDRESS = 1, 2, 201, 400, 700
 NOT_SUPPORTED, CAPTURING, CAPTURE_BROKEN = 801, 900, 901
