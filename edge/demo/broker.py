@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 from types import TracebackType
@@ -19,6 +20,10 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+# From Python 3.12 on asyncio's servers wait for their connections, and amqtt leaves some open for good.
+SHUTDOWN_S = 2.0
 
 
 class EmbeddedBroker:
@@ -41,7 +46,8 @@ class EmbeddedBroker:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._broker.shutdown()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._broker.shutdown(), SHUTDOWN_S)
 
 
 def _settings(port: int) -> dict[str, object]:
