@@ -60,8 +60,8 @@ class OnnxEngine(CheckedEngine):
         _check_declared(model, spec)
         self._model, self._threads = model, threads
         self._session = _open(model, spec, device, threads)
-        self._for_rows: dict[int, Any] = {}
         on_cuda = _is_on_cuda(self._session)
+        self._for_rows = {1: self._session} if on_cuda else {}
         super().__init__(spec, "cuda" if on_cuda else "cpu", _why(device, spec, on_cuda=on_cuda))
         self._input, self._output = _check_signature(self._session, spec)
 
@@ -87,9 +87,7 @@ class OnnxEngine(CheckedEngine):
     def _session_for(self, rows: int) -> Any:
         """The session that has planned its convolutions for ``rows`` alone."""
         if rows not in self._for_rows:
-            first = not self._for_rows
-            made = self._session if first else _session(self._model, [_CUDA, _CPU], self._threads)
-            self._for_rows[rows] = made
+            self._for_rows[rows] = _session(self._model, [_CUDA, _CPU], self._threads)
         return self._for_rows[rows]
 
     def describe(self) -> dict[str, str]:
@@ -117,7 +115,7 @@ def _check_declared(model: bytes, spec: ModelSpec) -> None:
 
 
 def _open(model: bytes, spec: ModelSpec, device: str, threads: int | None) -> Any:
-    """A session on CUDA where ``device`` and this machine allow it, else on the CPU."""
+    """A session on CUDA, tried with one row, where ``device`` and this machine allow it; else one on the CPU."""
     has_cuda = _CUDA in ort.get_available_providers()
     if device == "cuda" and not has_cuda:
         raise ModelError(
@@ -129,7 +127,9 @@ def _open(model: bytes, spec: ModelSpec, device: str, threads: int | None) -> An
         _load_cuda()
         try:
             session = _session(model, [_CUDA, _CPU], threads)
-            if device == "cuda" and not _is_on_cuda(session):
+            if _is_on_cuda(session):
+                _try(session, spec)
+            elif device == "cuda":
                 raise ModelError(f"{spec.name}: CUDA could not be started; see ONNX Runtime's own message above")
             return session
         except _ORT_ERRORS as error:
@@ -142,7 +142,8 @@ def _open(model: bytes, spec: ModelSpec, device: str, threads: int | None) -> An
         failed = f"{spec.name}: the GPU does not take this model ({refused}); free the GPU, or set device to cpu"
         _refuse_lost(failed, refused)
         if device == "cuda":
-            raise EngineRunError(failed) from refused
+            lacking = isinstance(refused, ort_errors.NotImplemented)  # no cuDNN, which is looked for when it is needed
+            raise (ModelError if lacking else EngineRunError)(failed) from refused
         log.warning("slower than it could be: %s", failed)
     return session
 
@@ -159,6 +160,12 @@ def _session(model: bytes, providers: list[str], threads: int | None) -> Any:
     settings = [{"cudnn_conv_algo_search": "HEURISTIC"} if name == _CUDA else {} for name in providers]
     # Left to itself it falls back to the CPU with words on stdout.
     return ort.InferenceSession(model, options, providers=providers, provider_options=settings, enable_fallback=0)
+
+
+def _try(session: Any, spec: ModelSpec) -> None:
+    """Let ``session`` answer one row. Raises one of ``_ORT_ERRORS``, or ``ModelError`` where ``spec`` differs."""
+    name, output = _check_signature(session, spec)
+    session.run([output], {name: np.zeros((1, *spec.input.shape), spec.input.numpy_dtype)})
 
 
 def _is_on_cuda(session: Any) -> bool:

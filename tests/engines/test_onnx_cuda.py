@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import onnxruntime
 import pytest
+from onnxruntime.capi import onnxruntime_pybind11_state
 
 from engines import DeviceLostError, EngineRunError, ModelError, cuda_alive, open_engine
 from engines.bench import noise
@@ -18,6 +19,7 @@ from tests.engines import networks
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 REAL = onnxruntime.InferenceSession
+NotImplementedByIt = onnxruntime_pybind11_state.NotImplemented
 
 
 class Session:
@@ -26,6 +28,7 @@ class Session:
     made: ClassVar[list[Session]] = []
     full = False  # the GPU has no room for another session
     broken = False  # every inference fails
+    lacking = False  # cuDNN is missing, which is noticed when it is needed
 
     def __init__(self, model: bytes, options: Any, *, providers: list[str], **settings: Any) -> None:
         assert settings["enable_fallback"] == 0, "it would write to stdout and go on without CUDA"
@@ -41,6 +44,8 @@ class Session:
         (batch,) = given.values()
         if self.planned[-1] != len(batch):
             self.planned.append(len(batch))
+        if self.lacking and CUDA in self.providers:
+            raise NotImplementedByIt("cuDNN is unavailable or disabled for CUDA Execution Provider")
         if self.broken:
             raise RuntimeError("CUDNN failure 5000: CUDNN_STATUS_EXECUTION_FAILED")
         answer: list[np.ndarray[Any, Any]] = self.real.run(outputs, given)
@@ -84,7 +89,7 @@ def on_cuda(monkeypatch: pytest.MonkeyPatch) -> Callable[[Driver], None]:
     """ONNX Runtime has CUDA; what it gives sets the driver that is asked after an error."""
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
-    for name, value in (("made", []), ("full", False), ("broken", False)):
+    for name, value in (("made", []), ("full", False), ("broken", False), ("lacking", False)):
         monkeypatch.setattr(Session, name, value)
 
     def with_driver(driver: Driver) -> None:
@@ -154,6 +159,18 @@ def test_full_gpu_is_transient_where_cuda_is_demanded_and_a_warning_where_not(
         assert (engine.device, engine.why) == ("cpu", "ONNX Runtime on the CPU: its CUDA could not be started")
     assert "slower than it could be" in caplog.text
     assert not capsys.readouterr().out
+
+
+def test_cuda_without_cudnn_is_left_aside_or_a_bad_configuration(
+    onnx: Path, on_cuda: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Session, "lacking", True)
+    with open_engine(onnx) as engine:
+        assert engine.device == "cpu"
+        assert engine.infer(noise(engine.spec.input, 3)).shape == (3, 4)
+    assert "cuDNN is unavailable" in caplog.text
+    with pytest.raises(ModelError, match="cuDNN is unavailable"):
+        open_engine(onnx, "cuda")
 
 
 def test_gpu_that_fills_up_later_fails_the_batch_alone(
