@@ -362,7 +362,9 @@ ROWS = [
         "frames",
         run="endurance:soak",
         control="endurance:soak_control",
-        note="Engines are stood in for; a fit over minutes says little of an hour. Latest long run: [plot](soak.svg)",
+        note="Engines are stood in for. The slope is not settled: resident memory stays for minutes and goes up or "
+        "down by a third of a MiB when the machine is busy for a moment, which a fit over a quarter of an hour takes "
+        "for growth. Latest long run: [plot](soak.svg)",
     ),
     Row(
         36,
