@@ -136,9 +136,10 @@ ROWS = [
         "2000 frames/s of 30 kB and 700/s of 200 kB for 10 min, 0 lost, p99 of the worker 3 ms",
         2,
         "loads",
-        run="transport:transport",
+        run="transport:transport_and_saving",
         control="transport:transport_control",
-        note="Pictures are not decoded. Frames/s want a machine with nothing else to do; the CPU a frame less so",
+        note="Pictures are not decoded. Frames/s want a machine with nothing else to do; the CPU a frame less so. The "
+        "broker of the loads saves nothing; what one carries that does, as the promise wants it, stands beside them",
     ),
     Row(
         12,

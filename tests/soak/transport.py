@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.edge.worker_process import ROOT
+from tests.soak.broker_kills import shipped
 from tests.soak.fleet import Yard, must_fail
 from tests.soak.ledger import Effort, Outcome
 
@@ -22,6 +23,8 @@ LOADS = ((30_000, 2000.0), (200_000, 700.0))  # bytes a frame, frames a second
 SECONDS = 300.0  # of each load: ten minutes together
 MOST_MS = 3.0
 SHARE = 0.98  # of the wanted rate counts as held
+SAVED_S = 15.0  # what a broker that saves carries is told, and demanded of nobody
+SAVE_AFTER = (1, 20)  # changes
 
 
 def transport(effort: Effort, seconds: float = SECONDS, **faults: Any) -> Outcome:
@@ -36,9 +39,30 @@ def transport(effort: Effort, seconds: float = SECONDS, **faults: Any) -> Outcom
     return outcome
 
 
-def one_load(outcome: Outcome, folder: Path, size: int, rate: float, seconds: float, **faults: Any) -> None:
-    """Frames of ``size`` bytes, ``rate`` a second, for ``seconds``, into ``outcome``."""
-    with Yard(folder) as yard:
+def transport_and_saving(effort: Effort) -> Outcome:
+    """:func:`transport`, and what a broker carries that saves after each change, as shipped, or after twenty."""
+    outcome = transport(effort)
+    for changes in SAVE_AFTER:
+        told = Outcome()
+        lines = tuple(line for line in shipped() if not line.startswith("autosave_interval"))
+        folder = effort.folder / f"saving-{changes}"
+        one_load(told, folder, *LOADS[0], SAVED_S, lines=(*lines, f"autosave_interval {changes}"))
+        outcome.see(f"saved after {changes}: frames/s", told.worst["30 kB: frames/s"])
+        outcome.demand(told.sums["lost"] == 0, f"saved after {changes}: {told.sums['lost']} frames lost")
+    return outcome
+
+
+def one_load(
+    outcome: Outcome,
+    folder: Path,
+    size: int,
+    rate: float,
+    seconds: float,
+    lines: tuple[str, ...] = (),
+    **faults: Any,
+) -> None:
+    """Frames of ``size`` bytes, ``rate`` a second, for ``seconds``, over a broker with ``lines``, into ``outcome``."""
+    with Yard(folder, *lines) as yard:
         worker = yard.worker(mailbox={"policy": "every", "max_frames": 256, "max_mib": 256})
         worker.start(no_decode=True, **faults)
         worker.wait_ready()
