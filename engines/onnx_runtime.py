@@ -58,9 +58,9 @@ class OnnxEngine(CheckedEngine):
                 "save the model as one file (onnx.save with save_as_external_data=False)"
             )
         _check_declared(model, spec)
-        self._model, self._threads = model, threads
         self._session = _open(model, spec, device, threads)
         on_cuda = _is_on_cuda(self._session)
+        self._model, self._threads = model if on_cuda else b"", threads  # on the CPU one session serves all
         self._for_rows = {1: self._session} if on_cuda else {}
         super().__init__(spec, "cuda" if on_cuda else "cpu", _why(device, spec, on_cuda=on_cuda))
         self._input, self._output = _check_signature(self._session, spec)
