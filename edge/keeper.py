@@ -38,7 +38,6 @@ class Keeper:
         self._lock = Lock()
         self._retry_at = 0.0
         self._ill = self._flushing = self._doubt = False
-        self._gone: list[str] = []
 
     def recover(self) -> list[Outgoing]:
         """What an earlier process kept and nobody has confirmed, oldest first."""
@@ -66,15 +65,14 @@ class Keeper:
         if self._spool is None or held or self._clock() < self._retry_at:
             return []
         with self._lock:
-            dropped, self._gone = self._gone, []
             if self._doubt or outgoing.key in self._spool:
-                return dropped
-            dropped += self._spool.drop_old()
+                return []
+            dropped = self._spool.drop_old()
             try:
                 dropped += self._spool.keep(outgoing.key, outgoing.topic, outgoing.payload, outgoing.camera)
             except SpoolError as error:
                 self._note(error)
-                return dropped
+                return dropped + self._spool.dropped()
         if self._ill:
             self._ill = False
             log.warning("the spool in %s takes verdicts again", self._spool.folder)
@@ -83,30 +81,43 @@ class Keeper:
 
     def flush(self) -> None:
         """Have the disk take what was kept; waits for it and holds nobody up meanwhile."""
-        if self._spool is None or self._flushing:
+        if self._spool is None:
             return
         with self._lock:
+            if self._flushing:
+                return
             self._flushing = True
-            try:
-                self._gone += self._spool.renew()
-                renewed = True
-            except SpoolError as error:
-                self._note(error)
-                renewed = False
-            written = self._spool.unsynced()
         try:
-            self._spool.flush(written)
-        except SpoolError as error:
-            with self._lock:
-                self._doubt = True
-                self._spool.doubt(written)
-                self._note(error)
-        else:
-            with self._lock:
-                self._doubt = not renewed
-                self._spool.synced(written)
+            self._flush(self._spool)
         finally:
             self._flushing = False
+
+    def _flush(self, spool: Spool) -> None:
+        error = self._renew(spool)
+        with self._lock:
+            written = spool.unsynced()
+        try:
+            spool.flush(written)
+        except SpoolError as failure:
+            error = error or failure
+            settle = spool.doubt
+        else:
+            settle = spool.synced
+        with self._lock:
+            settle(written)
+            self._doubt = error is not None
+            if error is not None:
+                self._note(error)
+
+    def _renew(self, spool: Spool) -> SpoolError | None:
+        """Write what is in doubt anew where the disk works again; returns why it does not."""
+        try:
+            spool.probe()
+            with self._lock:
+                spool.renew()
+        except SpoolError as error:
+            return error
+        return None
 
     def flush_until(self, over: Callable[[float], bool]) -> None:
         """Flush every second until ``over``, which waits as many seconds as it is given, says so."""

@@ -1,6 +1,6 @@
 """The spool: verdicts on disk until the broker has confirmed them. No MQTT, no thread; the caller locks.
 
-Files of a bounded size are written one after the other and never changed; a confirmation is one more record behind. The
+Files of a bounded size are written one after the other; a confirmation is one more record behind. The
 oldest file goes when nothing in it is still wanted, or when all of them together pass the bound: then what it held is
 dropped, oldest first, and told. So a kill at any byte leaves whole records and at most one torn one, which the next
 start passes over; a confirmation that was torn off means one more publication with an ``id`` that is known.
@@ -17,7 +17,10 @@ cut takes what came after the last ``flush``.
 
 A ``flush`` that fails is not tried again on the same file: the system tells a failed write once and then takes the
 pages for clean, so that the next sync would succeed without having done anything. What was written since the last
-good one is in doubt, and ``renew`` writes it into another file while it can still be read.
+good one is in doubt. It stays where it is until ``probe`` has found that the disk works; then ``renew`` writes it into
+another file, while it can still be read, and cuts it off where it stood. So a disk that goes on failing takes no more
+room from one failure to the next, and what it has for sure is never dropped for what is in doubt. While one file is
+written anew, all of them may pass the bound by what of it is in doubt.
 
 Ages count seconds during which a worker ran, not wall time: a clock that jumps by fifty years drops nothing.
 """
@@ -30,7 +33,7 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edge.errors import SpoolDamaged, SpoolError
@@ -46,6 +49,8 @@ class _File:
     size: int = 0
     wanted: int = 0
     synced: int = 0  # so many bytes have reached the disk for sure
+    in_doubt: bool = False  # what is behind them may never reach it
+    removals: list[tuple[str, int]] = field(default_factory=list)  # behind them, each with where it begins
 
 
 @dataclass(slots=True)
@@ -85,8 +90,8 @@ class Spool:
         self._open: int | None = None
         self._ran_s, self._began_s = 0.0, clock()
         self._unsynced: dict[Path, None] = {}
-        self._doubtful: list[_File] = []
         self._number = self._owed = 0
+        self._dropped: list[str] = []
         self.unread: list[str] = []  # files of an earlier process, each with the reason
 
     def __len__(self) -> int:
@@ -115,15 +120,18 @@ class Spool:
             self._take_in(path, records)
         self._ran_s = max((record.age_s for record in records.values()), default=0.0)
         self._forget_finished()
-        return list(records.values())
+        # What was in doubt was written anew, behind younger ones.
+        self._places = OrderedDict(sorted(self._places.items(), key=lambda item: item[1].age_s))
+        return sorted(records.values(), key=lambda record: record.age_s)
 
     def keep(self, key: str, topic: str, payload: bytes, camera: str) -> list[str]:
-        """Write a record; returns the keys of older ones that were dropped to make room."""
-        data = encode(Record(key, topic, payload, camera, self._now()))
-        dropped = self._make_room(len(data) + _owed(key))
+        """Write a record; returns the keys of older ones that were dropped to make room, as ``dropped`` does."""
+        now = self._now()
+        data = encode(Record(key, topic, payload, camera, now))
+        self._make_room(len(data) + _owed(key))
         file, at = self._write(data)
-        self._remember(key, _Place(file, at, len(data), self._now(), _owed(key)))
-        return dropped
+        self._remember(key, _Place(file, at, len(data), now, _owed(key)))
+        return self.dropped()
 
     def payload(self, key: str) -> bytes:
         """A kept record's payload; raises KeyError where there is none, SpoolDamaged where no later read gives it."""
@@ -143,18 +151,21 @@ class Spool:
         if self._forget(key) is None:
             return
         try:
-            self._write(encode(Removal(key)))
+            self._write_removal(key)
         finally:
             self._forget_finished()
 
     def drop_old(self) -> list[str]:
-        """Forget the records beyond the greatest age; returns their keys."""
-        limit, dropped = self._now() - self._max_age_s, []
+        """Forget the records beyond the greatest age; returns their keys, as ``dropped`` does."""
+        limit = self._now() - self._max_age_s
         while self._places and next(iter(self._places.values())).age_s < limit:
-            dropped.append(next(iter(self._places)))
-            self._forget(dropped[-1])
-        if dropped:
-            self._forget_finished()
+            self._drop(next(iter(self._places)))
+        self._forget_finished()
+        return self.dropped()
+
+    def dropped(self) -> list[str]:
+        """The keys dropped since they were last told, those of a call that failed included; each is told once."""
+        dropped, self._dropped = self._dropped, []
         return dropped
 
     def unsynced(self) -> dict[Path, int]:
@@ -175,26 +186,60 @@ class Spool:
     def synced(self, written: Mapping[Path, int]) -> None:
         """``flush`` has succeeded."""
         for file in self._files:
-            file.synced = max(file.synced, written.get(file.path, 0))
+            if file.path in written:
+                file.synced = max(file.synced, written[file.path])
+                file.removals = [(key, at) for key, at in file.removals if at >= file.synced]
 
     def doubt(self, written: Mapping[Path, int]) -> None:
         """``flush`` has failed: nothing more is written to those files, and none of them is synced again."""
-        self._doubtful += [file for file in self._files if file.path in written]
-        if any(file is self._files[-1] for file in self._doubtful):
+        for file in self._files:
+            file.in_doubt = file.in_doubt or file.path in written
+        if self._files and self._files[-1].in_doubt:
             self._finish_file()
         for path in written:
             self._unsynced.pop(path, None)
+        self._unsynced[self.folder] = None  # the names of files that are younger than ``written``
 
-    def renew(self) -> list[str]:
-        """Write what is in doubt once more; returns the keys of older records that were dropped to make room."""
-        dropped: list[str] = []
-        while self._doubtful:
-            file = self._doubtful[0]
-            for key in [key for key, place in self._places.items() if place.file is file and place.at >= file.synced]:
-                dropped += self._copy(key)
-            del self._doubtful[0]
+    def probe(self) -> None:
+        """Have the disk take a new file, if anything is in doubt; waits, and touches nothing else, as ``flush``.
+
+        Raises:
+            SpoolError: it does not; what is in doubt stays as it is.
+        """
+        path = self.folder / "probe"
+        if not any(file.in_doubt for file in list(self._files)):
+            return
+        try:
+            self._disk.remove(path)
+            descriptor = self._disk.create(path)
+            try:
+                self._disk.write(descriptor, bytes(512))
+            finally:
+                self._disk.close(descriptor)
+            self._disk.sync(path)
+        except OSError as error:
+            raise self._failed("write", error) from error
+        finally:
+            with contextlib.suppress(OSError):  # the next one begins with it
+                self._disk.remove(path)
+
+    def renew(self) -> None:
+        """Write what is in doubt into another file, and cut it off where it stands.
+
+        It reads and writes as ``payload`` and ``keep`` do, and waits for no disk: the caller holds the lock meanwhile.
+        """
+        for file in [file for file in self._files if file.in_doubt]:
+            while file.removals:
+                key, _ = file.removals[-1]
+                if key not in self._places:
+                    self._write_removal(key)
+                file.removals.pop()
+            doubtful = [(key, place) for key, place in self._places.items() if place.file is file]
+            copied = [self._copy(place) for _, place in doubtful if place.at >= file.synced]
+            file.in_doubt = False
+            if all(copied):
+                self._cut(file)
         self._forget_finished()
-        return dropped
 
     def close(self) -> None:
         """Leave the file that is being written; every record in it was handed to the system before."""
@@ -228,22 +273,29 @@ class Spool:
                 records[entry.key] = replace(entry, payload=b"")
                 self._remember(entry.key, _Place(file, at, length, entry.age_s, _owed(entry.key)))
 
-    def _copy(self, key: str) -> list[str]:
+    def _copy(self, place: _Place) -> bool:
         """Write a record anew; one that cannot be read stays, and is told when it is to be sent."""
-        place = self._places[key]
         try:
             data = self._disk.read_part(place.file.path, place.at, place.length)
         except OSError:
-            return []
+            return False
         if payload_at(data) is None:
-            return []
-        dropped = self._make_room(len(data))
-        if key in self._places:
-            file, at = self._write(data)
-            place.file.wanted -= 1
-            place.file, place.at = file, at
-            file.wanted += 1
-        return dropped
+            return False
+        file, at = self._write(data)
+        place.file.wanted -= 1
+        place.file, place.at = file, at
+        file.wanted += 1
+        return True
+
+    def _cut(self, file: _File) -> None:
+        """Leave of ``file`` what has reached the disk for sure."""
+        with contextlib.suppress(OSError):  # what stays is read at the next start, and is older than what was copied
+            if file.synced:
+                self._disk.cut(file.path, file.synced)
+                file.size = file.synced
+            else:
+                self._files.remove(file)
+                self._disk.remove(file.path)
 
     def _remember(self, key: str, place: _Place) -> None:
         self._places[key] = place
@@ -257,16 +309,21 @@ class Spool:
             place.file.wanted -= 1
         return place
 
-    def _make_room(self, size: int) -> list[str]:
-        dropped: list[str] = []
+    def _drop(self, key: str) -> None:
+        self._forget(key)
+        self._dropped.append(key)
+
+    def _make_room(self, size: int) -> None:
         while self._files and self.size + self._owed + size > self._max_bytes:
             file = self._files[0]
             for key in [key for key, place in self._places.items() if place.file is file]:
-                self._forget(key)
-                dropped.append(key)
+                self._drop(key)
             file.wanted = 0
             self._drop_first()
-        return dropped
+
+    def _write_removal(self, key: str) -> None:
+        file, at = self._write(encode(Removal(key)))
+        file.removals.append((key, at))
 
     def _write(self, data: bytes) -> tuple[_File, int]:
         try:

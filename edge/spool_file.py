@@ -42,7 +42,7 @@ def encode(entry: Record | Removal) -> bytes:
     """The entry's bytes; its header is ASCII JSON."""
     if isinstance(entry, Removal):
         return _frame(json.dumps({"gone": entry.key}).encode())
-    header = {"key": entry.key, "topic": entry.topic, "camera": entry.camera, "age_s": round(entry.age_s, 3)}
+    header = {"key": entry.key, "topic": entry.topic, "camera": entry.camera, "age_s": round(entry.age_s, 6)}
     return _frame(json.dumps(header).encode() + b"\n" + entry.payload)
 
 
@@ -140,6 +140,9 @@ class Disk:
 
     def close(self, file: int) -> None:
         os.close(file)
+
+    def cut(self, path: Path, length: int) -> None:
+        os.truncate(path, length)
 
     def remove(self, path: Path) -> None:
         path.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,12 +19,15 @@ from tests.edge.test_spool import TOPIC, Clock, keys
 class Forgetful(Disk):
     """A disk behind a page cache as Linux has it: after a sync that failed the next one of that file does nothing.
 
+    ``fails_for`` are the suffixes of files whose sync fails where others do not; ``meanwhile`` is called in every sync.
     ``power_cut`` leaves in another folder what had reached the disk.
     """
 
     def __init__(self) -> None:
         self.fails = self.is_full = False
-        self.syncs = 0
+        self.fails_for: tuple[str, ...] = ()
+        self.meanwhile: Callable[[], object] = lambda: None
+        self.synced: list[Path] = []
         self._dirty: dict[Path, int] = {}  # from which byte on
         self._durable: dict[Path, bytearray] = {}
         self._names: set[Path] = set()
@@ -40,9 +44,10 @@ class Forgetful(Disk):
         return super().write(file, data)
 
     def sync(self, path: Path) -> None:
-        self.syncs += 1
+        self.synced.append(path)
+        self.meanwhile()
         now = [path] if path.is_file() else []
-        if self.fails:
+        if self.fails or path.suffix in self.fails_for:
             for file in now:
                 self._dirty[file] = file.stat().st_size  # clean, says the system
             raise OSError(errno.EIO, "Input/output error")
@@ -95,10 +100,10 @@ def test_sync_that_succeeds_after_one_that_failed_is_believed_only_for_what_was_
         keeper.payload(Outgoing(f"{n:04d}", "verdict", "", b"", stored=True)) == verdict(n).payload or n == 3
         for n in range(4)
     )
-    syncs = disk.syncs
+    syncs = len(disk.synced)
     keeper.flush()
     keeper.flush()
-    assert disk.syncs == syncs + 1
+    assert len(disk.synced) == syncs + 1
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -135,3 +140,179 @@ def test_whatever_fails_a_flush_that_was_believed_outlives_a_power_cut(tmp_path:
     size = sum(path.stat().st_size for path in (tmp_path / "box").iterdir())
     assert size <= 20_000
     assert keys(tmp_path / "box") == sorted(keys(tmp_path / "box"))
+
+
+def full_of(keeper: Keeper, numbers: range) -> list[str]:
+    """Keeps verdicts of those numbers; returns the keys that were dropped for them."""
+    return [key for number in numbers for key in keeper.keep(verdict(number))]
+
+
+@pytest.mark.parametrize("broken", ["the disk", "what verdicts are written to"])
+def test_disk_that_goes_on_failing_costs_no_verdict_that_it_has(tmp_path: Path, broken: str) -> None:
+    disk, clock = Forgetful(), Clock()
+    spool = Spool(tmp_path / "box", 1 << 20, 3600, disk=disk, clock=clock)
+    keeper = Keeper(spool, clock=clock)
+    assert full_of(keeper, range(2000)) == []
+    keeper.flush()
+    assert full_of(keeper, range(2000, 2300)) == []
+    size = spool.size
+    disk.fails, disk.fails_for = broken == "the disk", (".spool",)
+    for turn in range(30):
+        clock.now += 2
+        keeper.flush()
+        if turn % 3 == 0:
+            keeper.done(f"{turn + 2000:04d}")
+        assert len(spool) == 2300 - turn // 3 - 1
+        assert spool.size <= size + 50 * (turn // 3 + 1), "what is written anew takes the place of what is in doubt"
+    disk.fails, disk.fails_for = False, ()
+    keeper.flush()
+    wanted = [f"{n:04d}" for n in range(2300) if n < 2000 or (n - 2000) % 3 or n >= 2030]
+    assert keys(tmp_path / "box") == wanted
+    assert disk.power_cut(tmp_path / "cut") == wanted
+    assert spool.size == sum(path.stat().st_size for path in (tmp_path / "box").iterdir())
+
+
+def test_only_what_is_in_doubt_is_written_anew_and_its_file_never_synced_again(tmp_path: Path) -> None:
+    disk, clock = Forgetful(), Clock()
+    spool = Spool(tmp_path / "box", 1 << 20, 3600, disk=disk, clock=clock)
+    keeper = Keeper(spool, clock=clock)
+    full_of(keeper, range(200))
+    keeper.flush()
+    full_of(keeper, range(200, 210))
+    size, first = spool.size, min((tmp_path / "box").iterdir())
+    disk.fails = True
+    keeper.flush()
+    keeper.flush()
+    assert [path.name for path in (tmp_path / "box").iterdir()] == [first.name], "not written before the disk answers"
+    disk.fails, disk.synced = False, []
+    keeper.flush()
+    assert first not in disk.synced
+    assert spool.size == size
+    assert first.stat().st_size == size * 200 // 210
+    assert keys(tmp_path / "box") == disk.power_cut(tmp_path / "cut") == [f"{n:04d}" for n in range(210)]
+
+
+def test_spool_filled_between_two_flushes_of_which_one_fails_is_flushed_again(tmp_path: Path) -> None:
+    disk, clock = Forgetful(), Clock()
+    spool = Spool(tmp_path / "box", 1 << 18, 3600, disk=disk, clock=clock)
+    keeper = Keeper(spool, clock=clock)
+    dropped = full_of(keeper, range(3000))
+    disk.fails = True
+    keeper.flush()
+    disk.fails = False
+    keeper.flush()
+    clock.now += 2
+    dropped += full_of(keeper, range(3000, 3200))
+    assert spool.size <= 1 << 18
+    keeper.flush()
+    assert disk.power_cut(tmp_path / "cut") == [f"{n:04d}" for n in range(len(dropped), 3200)]
+
+
+def test_disk_that_fails_and_is_full_then_while_everything_is_confirmed(tmp_path: Path) -> None:
+    disk, clock = Forgetful(), Clock()
+    spool = Spool(tmp_path / "box", 20_000, 3600, disk=disk, clock=clock)
+    keeper = Keeper(spool, clock=clock)
+    full_of(keeper, range(3))
+    disk.fails = True
+    keeper.flush()
+    keeper.done("0000")
+    disk.is_full = True
+    disk.meanwhile = lambda: [keeper.done(f"{n:04d}") for n in range(3)]
+    keeper.flush()
+    assert len(spool) == 0
+    disk.fails = disk.is_full = False
+    disk.meanwhile = lambda: None
+    keeper.flush()
+    clock.now += 2
+    assert full_of(keeper, range(3, 6)) == []
+    keeper.flush()
+    assert disk.power_cut(tmp_path / "cut") == ["0003", "0004", "0005"]
+
+
+def test_what_ends_a_flush_lets_the_next_one_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Forgetful()
+    spool = Spool(tmp_path / "box", 20_000, 3600, disk=disk)
+    keeper = Keeper(spool)
+    full_of(keeper, range(3))
+    with monkeypatch.context() as patched:
+        patched.setattr(spool, "unsynced", lambda: [][0])
+        with pytest.raises(IndexError):
+            keeper.flush()
+    keeper.flush()
+    assert disk.power_cut(tmp_path / "cut") == ["0000", "0001", "0002"]
+
+
+def test_confirmation_in_doubt_is_written_anew(tmp_path: Path) -> None:
+    disk, clock = Forgetful(), Clock()
+    keeper = Keeper(Spool(tmp_path / "box", 20_000, 3600, disk=disk, clock=clock), clock=clock)
+    full_of(keeper, range(30))
+    keeper.flush()
+    keeper.done("0001")
+    full_of(keeper, range(30, 33))
+    disk.fails = True
+    keeper.flush()
+    keeper.done("0003")
+    disk.fails = False
+    keeper.flush()
+    wanted = [f"{n:04d}" for n in range(33) if n not in (1, 3)]
+    assert keys(tmp_path / "box") == disk.power_cut(tmp_path / "cut") == wanted
+
+
+def test_verdict_kept_again_behind_a_confirmation_in_doubt_stays_kept(tmp_path: Path) -> None:
+    disk, clock = Forgetful(), Clock()
+    keeper = Keeper(Spool(tmp_path / "box", 20_000, 3600, disk=disk, clock=clock), clock=clock)
+    full_of(keeper, range(30))
+    keeper.flush()
+    keeper.done("0029")
+    disk.fails = True
+    disk.meanwhile = lambda: keeper.keep(verdict(29))
+    keeper.flush()
+    disk.fails, disk.meanwhile = False, lambda: None
+    keeper.flush()
+    assert keys(tmp_path / "box") == disk.power_cut(tmp_path / "cut") == [f"{n:04d}" for n in range(30)]
+
+
+def test_oldest_comes_first_after_a_restart_though_it_was_written_anew(tmp_path: Path) -> None:
+    disk, clock = Forgetful(), Clock()
+    keeper = Keeper(Spool(tmp_path / "box", 1 << 18, 3600, disk=disk, clock=clock), clock=clock)
+    numbers = iter(range(600))
+
+    def some() -> None:
+        for _ in range(200):
+            clock.now += 1e-5
+            keeper.keep(verdict(next(numbers)))
+
+    some()
+    disk.fails, disk.meanwhile = True, some
+    keeper.flush()
+    disk.fails, disk.meanwhile = False, lambda: None
+    keeper.flush()
+    clock.now += 2
+    some()
+    keeper.flush()
+    assert keys(tmp_path / "box") == disk.power_cut(tmp_path / "cut") == [f"{n:04d}" for n in range(600)]
+    again = Spool(tmp_path / "box", 1 << 18, 3600, clock=clock)
+    again.start()
+    clock.now += 3600 - 1.5
+    assert again.drop_old() == [f"{n:04d}" for n in range(400)]
+
+
+def test_verdicts_dropped_for_one_that_the_disk_then_refuses_are_told(tmp_path: Path) -> None:
+    disk, clock = Forgetful(), Clock()
+    spool = Spool(tmp_path / "box", 20_000, 3600, disk=disk, clock=clock)
+    keeper = Keeper(spool, clock=clock)
+    dropped, number = full_of(keeper, range(40)), 40
+    while not dropped:
+        dropped, number = full_of(keeper, range(number, number + 1)), number + 1
+    told = set(dropped)
+    disk.is_full = True
+    while len(spool):
+        clock.now += 2
+        before = {f"{n:04d}" for n in range(number) if f"{n:04d}" in spool}
+        told.update(keeper.keep(verdict(number)))
+        assert told >= {key for key in before if key not in spool}
+        number += 1
+        if number > 400:
+            break
+        disk.is_full = number % 2 == 0
+    assert told
