@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -117,6 +118,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("left out")
     for group, count in sorted(found.items()):
         terminalreporter.line(f"{group}: {count} test{'s' if count != 1 else ''}; {LEFT_OUT[group]}")
+
+
+@pytest.fixture(autouse=True)
+def _engines_log() -> None:
+    """As a worker has it; ``calibrate`` raises the level for the rest of its process, here the tests that follow."""
+    logging.getLogger("engines").setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")
