@@ -15,6 +15,7 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Protocol
 
+from edge.canary import Canary
 from edge.delivery import Delivery, Outgoing
 from edge.errors import FrameError, SpoolError
 from edge.health import Health
@@ -22,15 +23,13 @@ from edge.keeper import RETRY_S, Keeper
 from edge.link import Link
 from edge.link_handler import Message
 from edge.mailbox import MailboxFull, renew
-from edge.readiness import CANARY_TIMEOUT_S, PASSING, Readiness
+from edge.readiness import PASSING, Readiness
 from edge.records import RawFrame, Ticket
 from edge.roster import Roster
-from edge.wire import Topics, clean_captured_at, clean_frame_id, is_reserved, shorten
+from edge.wire import Topics, clean_captured_at, clean_frame_id, is_canary, is_reserved, shorten
 
 log = logging.getLogger(__name__)
 
-CANARY_RETRY_S = 30.0
-CANARY_AGAIN_S = 60.0  # of silence, after which our right to read is tried anew
 HELD_TURN_S = 0.01  # how soon a full mailbox is tried again
 TOPIC_OVERHEAD = 64  # bytes of a PUBLISH beside topic and payload, generously
 
@@ -78,7 +77,7 @@ class Courier:
         self._held: deque[RawFrame] = deque()  # read but not yet taken by a full mailbox: one read's worth
         self._max_packet: int | None = None
         self._readiness, self._draining = Readiness(topics), False
-        self._canary_at = self._heard_at = 0.0
+        self._canary = Canary(self._readiness)
         self._told, self._serial, self._read_again_at = ("", ""), 0, 0.0
         self._link: Link | None = None
         self._roster = Roster(max_cameras)
@@ -151,8 +150,7 @@ class Courier:
             self._delivery.connect(window)
             self._acks.clear()
         self._max_packet = max_packet
-        self._readiness.connect()
-        self._canary_at = self._heard_at = self._clock()
+        self._canary.connect(self._clock())
         log.info("connected broker=%s session_present=%s", self._url, session_present)
         self._health.connected(self._url, session_present)
         self._tell_state()
@@ -182,10 +180,7 @@ class Courier:
     def link_message(self, message: Message) -> None:
         with self._lock:
             ticket = self._delivery.arrive(message.mid, message.qos)
-        self._heard_at = self._clock()
-        # Behind a backlog our own frame and the broker's answer come late; any frame proves as well that we may read.
-        if not self._readiness.proven:
-            self._readiness.proven = True
+        if self._canary.heard(self._clock()):
             self._tell_state()
         if message.topic == self._topics.canary:
             self.settle(ticket)
@@ -204,8 +199,10 @@ class Courier:
         elif outgoing.kind == "verdict":
             self._keeper.done(outgoing.key)
             self._health.published()
-            if self._readiness.verdict_taken():
+            if self._readiness.verdict_taken(outgoing.camera, self._clock()):
                 self._tell_state()
+        elif outgoing.topic == self._topics.canary and self._canary.taken():
+            self._tell_state()
 
     def link_wants_more(self) -> bool:
         return self._draining or not self._held
@@ -230,7 +227,8 @@ class Courier:
             self.dead_letter("", str(error), [ticket], f"{ticket.epoch}-{ticket.serial}")
             return
         if is_reserved(camera):
-            self._health.refused("reserved name")
+            if not is_canary(camera):
+                self._health.refused("reserved name")
             self.settle(ticket)
             return
         if not self._roster.admit(camera, self._clock()):
@@ -332,17 +330,18 @@ class Courier:
         return True
 
     def _refused(self, outgoing: Outgoing, failure: str) -> None:
+        if outgoing.topic == self._topics.canary:
+            if self._canary.refused(failure, self._clock()):
+                log.warning("the broker refuses our test frame (%s); readiness is not proven end to end", failure)
+                self._tell_state()
+            return
         log.error("the broker refused topic=%s reason=%s", outgoing.topic, failure)
         if outgoing.kind == "verdict":
             self._keeper.done(outgoing.key)
             self._health.publish_failed(failure)
-            self._readiness.verdict_refused(failure)
+            self._readiness.verdict_refused(failure, outgoing.camera, self._clock())
             self._tell_state()
             self.dead_letter(outgoing.camera, f"verdict refused: {failure}", outgoing.tickets, outgoing.key)
-        elif outgoing.topic == self._topics.canary:
-            self._readiness.canary = "refused"
-            log.warning("the broker refuses our test frame (%s); readiness is not proven end to end", failure)
-            self._tell_state()
 
     def _wake(self) -> None:
         if self._link is not None:
@@ -351,22 +350,16 @@ class Courier:
     # -- readiness ---------------------------------------------------------------------------------------------
 
     def _send_canary(self) -> None:
-        self._readiness.canary, self._canary_at = "sent", self._clock()
+        self._canary.sent(self._clock())
         self.notice(self._topics.canary, b"canary")
 
     def _watch_canary(self) -> None:
-        known, now = self._readiness, self._clock()
-        waited, answered = now - self._canary_at, self._heard_at >= self._canary_at
-        if known.canary == "lost" and not known.proven:
-            if waited > CANARY_RETRY_S and known.subscribed:
-                self._send_canary()
-                known.canary = "lost"
-        elif known.proven and (known.canary == "refused" or self._busy()):
+        now, refused = self._clock(), self._readiness.canary == "refused"
+        if self._readiness.proven and not refused and self._busy():
             return
-        elif known.canary == "sent" and waited > CANARY_TIMEOUT_S and not answered:
-            known.canary, known.proven = "lost", False
+        if self._canary.is_lost(now):
             self._tell_state()
-        elif known.proven and answered and now - self._heard_at > CANARY_AGAIN_S:
+        elif self._canary.is_due(now):
             self._send_canary()
 
     def _busy(self) -> bool:

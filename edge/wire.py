@@ -13,6 +13,7 @@ from typing import Any
 from edge.errors import FrameError
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+CANARY = "_canary-"  # begins the name under which a worker sends its own test frame
 MAX_FRAME_ID = 256
 MAX_JSON_PARTS = 10_000  # marks [ { and , in an envelope, none of them base64: 8 MiB of such become 200 MiB of objects
 _JSON_START = (b"{", b"[")
@@ -38,7 +39,7 @@ class Topics:
     @property
     def canary(self) -> str:
         """Where this worker's own test frame goes; never shared, never judged."""
-        return f"{self.prefix}/_canary-{self.worker}/frame"
+        return f"{self.prefix}/{CANARY}{self.worker}/frame"
 
     @property
     def status(self) -> str:
@@ -77,8 +78,13 @@ def check_camera(name: str) -> str:
 
 
 def is_reserved(camera: str) -> bool:
-    """True for names that belong to the workers' own canaries."""
+    """True for names that no camera may have."""
     return camera.startswith("_")
+
+
+def is_canary(camera: str) -> bool:
+    """True for a reserved name under which a worker, this or another one, sends its own test frame."""
+    return camera.startswith(CANARY)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edge import courier
+from edge import canary
 from edge.config import Config
 from edge.readiness import Readiness
 from edge.rivals import Rivals
@@ -65,16 +65,27 @@ def connected() -> Readiness:
 def test_worker_whose_verdicts_are_all_refused_is_not_ready_and_one_of_which_some_pass_is() -> None:
     known = connected()
     assert known.state() == ("ready", "judging")
-    known.verdict_refused("Not authorized")
+    known.verdict_refused("Not authorized", "a", 0.0)
     assert known.state()[0] == "not-ready"
     assert "cameras/+/verdict" in known.state()[1]
-    assert known.verdict_taken()
+    assert known.verdict_taken("a", 0.0)
     assert known.state() == ("ready", "judging")
-    for _ in range(10):  # one camera's are refused, another's taken
-        known.verdict_refused("Not authorized")
-        assert known.state()[0] == "ready"
-        assert known.verdict_taken()
-    assert not known.verdict_taken()
+    for turn in range(40):  # one camera's are refused, three at a time, another's taken
+        for _ in range(3):
+            known.verdict_refused("Not authorized", "forbidden", 2.0 * turn)
+            assert known.state()[0] == "ready"
+        assert not known.verdict_taken("a", 2.0 * turn + 1)
+    known.verdict_refused("Not authorized", "a", 80.0)
+    known.verdict_refused("Not authorized", "forbidden", 80.0)
+    assert known.state()[0] == "ready"
+    known.verdict_refused("Not authorized", "a", 80.0)
+    assert known.state()[0] == "not-ready", "nobody's are taken any more"
+    assert known.verdict_taken("a", 81.0)
+    assert not known.verdict_taken("silent", 82.0)
+    for second in range(200):
+        known.verdict_refused("Not authorized", "a", 82.0 + second)
+        assert known.state()[0] == ("ready" if second <= 60 else "not-ready"), "what a silent one had taken grows old"
+    known.verdict_taken("a", 300.0)
     known.disconnect("cut")
     assert known.state() == ("not-ready", "no connection to the broker: cut")
     known.connect()
@@ -83,11 +94,11 @@ def test_worker_whose_verdicts_are_all_refused_is_not_ready_and_one_of_which_som
 
 def test_verdicts_taken_before_prove_nothing_after_three_were_refused_in_a_row() -> None:
     known = connected()
-    known.verdict_taken()
+    known.verdict_taken("a", 0.0)
     for expected in ("ready", "ready", "not-ready", "not-ready"):
-        known.verdict_refused("Not authorized")
+        known.verdict_refused("Not authorized", "a", 0.0)
         assert known.state()[0] == expected
-    known.verdict_taken()
+    known.verdict_taken("a", 0.0)
     assert known.state()[0] == "ready"
 
 
@@ -95,9 +106,9 @@ def test_verdicts_taken_before_prove_nothing_after_three_were_refused_in_a_row()
 def test_rights_taken_away_and_given_back_in_mid_connection_are_told(
     broker_with: Callable[..., Broker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(courier, "CANARY_AGAIN_S", 0.5)
-    monkeypatch.setattr(courier, "CANARY_RETRY_S", 0.5)
-    monkeypatch.setattr(courier, "CANARY_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(canary, "CANARY_AGAIN_S", 0.5)
+    monkeypatch.setattr(canary, "CANARY_RETRY_S", 0.5)
+    monkeypatch.setattr(canary, "CANARY_TIMEOUT_S", 1.0)
     rights = tmp_path / "acl"
     everything = "topic readwrite cameras/#\ntopic readwrite edge/#\n"
     rights.write_text(everything)
@@ -123,6 +134,11 @@ def test_rights_taken_away_and_given_back_in_mid_connection_are_told(
         assert not worker.health.ready()[0]
         allow(everything)
         wait_for(lambda: worker.health.ready()[0], 20, "readiness")
+        allow("topic read edge/nothing\n")
+        wait_for(lambda: "rights were taken away" in worker.health.ready()[1], 20, "the refused test frame to be told")
+        assert not worker.health.ready()[0]
+        allow(everything)
+        wait_for(lambda: worker.health.ready() == (True, "judging"), 20, "readiness")
         assert worker.health.snapshot()["broker"]["connects"] == connects
     finally:
         worker.stop()

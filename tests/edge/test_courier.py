@@ -181,3 +181,89 @@ def test_right_to_read_is_tried_anew_after_a_minute_of_silence_and_believed_lost
     courier.link_message(Message(TOPICS.canary, b"canary", 8, 1, False, False, {}))
     assert health.ready() == (True, "judging")
     assert canaries_after(59.0) == 2
+
+
+def test_test_frame_that_is_refused_after_one_was_taken_is_sent_again_until_rights_are_back(
+    link: Recording, box: Box
+) -> None:
+    now, health = [1000.0], Health("box")
+    courier = Courier(TOPICS, box, health, 1 << 20, "mqtt://broker:1883", clock=lambda: now[0])
+    courier.attach(cast(Link, link))
+    courier.set_warm()
+    courier.link_up(False, 10, None)
+    courier.link_subscribed([])
+
+    def answer_after(seconds: float, failure: str | None) -> int:
+        now[0] += seconds
+        before = len(link.published)
+        courier.link_turn()
+        courier.link_turn()
+        for mid in range(before + 1, len(link.published) + 1):
+            courier.link_confirmed(mid, failure)
+        return len(link.published) - before
+
+    def canary() -> None:
+        courier.link_message(Message(TOPICS.canary, b"canary", 0, 0, False, False, {}))
+
+    assert answer_after(0.1, "Not authorized") == 2
+    ready, sentence = health.ready()
+    assert ready, "one that was never taken proves nothing"
+    assert "refuses our test frame" in sentence
+    assert answer_after(29.0, None) == 0
+    assert answer_after(2.0, None) == 1
+    canary()
+    assert health.ready() == (True, "judging")
+    assert answer_after(61.0, "Not authorized") == 1
+    assert not health.ready()[0]
+    assert "rights were taken away" in health.ready()[1]
+    assert [answer_after(31.0, "Not authorized") for _ in range(3)] == [1, 1, 1]
+    assert not health.ready()[0]
+    assert answer_after(31.0, None) == 1
+    assert not health.ready()[0], "it is taken again, and has not come"
+    assert answer_after(6.0, None) == 0
+    assert "does its access list let us read" in health.ready()[1]
+    canary()
+    assert health.ready() == (True, "judging")
+
+
+def test_worker_that_judges_stays_ready_though_its_test_frame_is_refused_now(link: Recording, box: Box) -> None:
+    now, health = [1000.0], Health("box")
+    courier = Courier(TOPICS, box, health, 1 << 20, "mqtt://broker:1883", clock=lambda: now[0])
+    courier.attach(cast(Link, link))
+    courier.set_warm()
+    courier.link_up(False, 10, None)
+    courier.link_subscribed([])
+    courier.link_turn()
+    for mid in (1, 2):
+        courier.link_confirmed(mid, None)
+    courier.link_message(frame(1))
+    courier.settle(box.frames[0].ticket)
+    now[0] += 61.0
+    courier.link_turn()
+    courier.link_turn()
+    courier.link_confirmed(3, "Not authorized")
+    assert not health.ready()[0]
+    for number in range(2, 10):
+        courier.link_message(frame(number))
+        courier.settle(box.frames[-1].ticket)
+        now[0] += 10.0
+        sent = len(link.published)
+        courier.link_turn()
+        courier.link_turn()
+        if len(link.published) > sent:
+            courier.link_confirmed(len(link.published), "Not authorized")
+        assert health.ready()[0]
+    assert link.published.count((TOPICS.canary, b"canary")) > 3
+
+
+def test_test_frames_of_neighbours_are_acknowledged_and_not_counted(link: Recording, box: Box) -> None:
+    health = Health("box")
+    courier = Courier(TOPICS, box, health, 1 << 20, "mqtt://broker:1883")
+    courier.attach(cast(Link, link))
+    courier.link_up(False, 10, None)
+    for mid, name in enumerate(["_canary-neighbour", "_canary", "_secret"], start=1):
+        courier.link_message(Message(f"cameras/{name}/frame", b"canary", mid, 1, False, False, {}))
+    courier.link_turn()
+    assert link.acknowledged == [1, 2, 3]
+    assert health.snapshot()["refused"] == {"reserved name": 2}
+    assert box.frames == []

@@ -24,7 +24,7 @@ class Forgetful(Disk):
     """
 
     def __init__(self) -> None:
-        self.fails = self.is_full = False
+        self.fails = self.is_full = self.is_unreadable = False
         self.fails_for: tuple[str, ...] = ()
         self.meanwhile: Callable[[], object] = lambda: None
         self.synced: list[Path] = []
@@ -42,6 +42,11 @@ class Forgetful(Disk):
         if self.is_full:
             raise OSError(errno.ENOSPC, "No space left on device")
         return super().write(file, data)
+
+    def read_part(self, path: Path, at: int, length: int) -> bytes:
+        if self.is_unreadable:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().read_part(path, at, length)
 
     def sync(self, path: Path) -> None:
         self.synced.append(path)
@@ -87,6 +92,8 @@ def test_sync_that_succeeds_after_one_that_failed_is_believed_only_for_what_was_
         clock.now += 2
         keeper.flush()
         late = verdict(9)
+        keeper.keep(late)
+        clock.now += 2
         keeper.keep(late)
         assert late.payload, "nothing is written to a disk that is in doubt"
     disk.fails = False
@@ -179,17 +186,52 @@ def test_only_what_is_in_doubt_is_written_anew_and_its_file_never_synced_again(t
     full_of(keeper, range(200))
     keeper.flush()
     full_of(keeper, range(200, 210))
-    size, first = spool.size, min((tmp_path / "box").iterdir())
-    disk.fails = True
+    first = min((tmp_path / "box").iterdir())
+    disk.fails, disk.meanwhile = True, lambda: keeper.keep(verdict(210))
     keeper.flush()
+    disk.meanwhile = lambda: None
     keeper.flush()
+    size = spool.size
     assert [path.name for path in (tmp_path / "box").iterdir()] == [first.name], "not written before the disk answers"
     disk.fails, disk.synced = False, []
     keeper.flush()
     assert first not in disk.synced
     assert spool.size == size
-    assert first.stat().st_size == size * 200 // 210
-    assert keys(tmp_path / "box") == disk.power_cut(tmp_path / "cut") == [f"{n:04d}" for n in range(210)]
+    assert first.stat().st_size == size * 200 // 211
+    assert keys(tmp_path / "box") == disk.power_cut(tmp_path / "cut") == [f"{n:04d}" for n in range(211)]
+
+
+def test_file_begun_while_a_sync_waits_that_fails_outlives_a_power_cut(tmp_path: Path) -> None:
+    disk, clock = Forgetful(), Clock()
+    keeper = Keeper(Spool(tmp_path / "box", 20_000, 3600, disk=disk, clock=clock), clock=clock)
+    full_of(keeper, range(5))
+    disk.fails, disk.meanwhile = True, lambda: full_of(keeper, range(5, 15))
+    keeper.flush()
+    assert len(list((tmp_path / "box").iterdir())) == 2
+    for number in range(8):
+        keeper.done(f"{number:04d}")
+    disk.fails, disk.meanwhile, disk.synced = False, lambda: None, []
+    keeper.flush()
+    assert "000000000001.spool" not in [path.name for path in disk.synced], "written to while its sync failed"
+    assert len(list((tmp_path / "box").iterdir())) == 1, "no other file was begun"
+    assert sorted(disk.power_cut(tmp_path / "cut")) == [f"{n:04d}" for n in range(8, 15)]
+
+
+def test_verdict_in_doubt_that_cannot_be_read_stays_where_it_is(tmp_path: Path) -> None:
+    disk, clock = Forgetful(), Clock()
+    keeper = Keeper(Spool(tmp_path / "box", 20_000, 3600, disk=disk, clock=clock), clock=clock)
+    one = verdict(1)
+    keeper.keep(one)
+    disk.fails = True
+    keeper.flush()
+    disk.fails, disk.is_unreadable = False, True
+    keeper.flush()
+    disk.is_unreadable = False
+    assert keeper.payload(one) == verdict(1).payload
+    clock.now += 2
+    after = verdict(2)
+    keeper.keep(after)
+    assert after.stored, "the spool is used again"
 
 
 def test_spool_filled_between_two_flushes_of_which_one_fails_is_flushed_again(tmp_path: Path) -> None:
@@ -248,13 +290,16 @@ def test_confirmation_in_doubt_is_written_anew(tmp_path: Path) -> None:
     full_of(keeper, range(30))
     keeper.flush()
     keeper.done("0001")
-    full_of(keeper, range(30, 33))
-    disk.fails = True
+    disk.meanwhile = lambda: keeper.done("0002")
     keeper.flush()
     keeper.done("0003")
+    full_of(keeper, range(30, 33))
+    disk.fails, disk.meanwhile = True, lambda: None
+    keeper.flush()
+    keeper.done("0004")
     disk.fails = False
     keeper.flush()
-    wanted = [f"{n:04d}" for n in range(33) if n not in (1, 3)]
+    wanted = [f"{n:04d}" for n in range(33) if n not in (1, 2, 3, 4)]
     assert keys(tmp_path / "box") == disk.power_cut(tmp_path / "cut") == wanted
 
 
@@ -265,11 +310,12 @@ def test_verdict_kept_again_behind_a_confirmation_in_doubt_stays_kept(tmp_path: 
     keeper.flush()
     keeper.done("0029")
     disk.fails = True
-    disk.meanwhile = lambda: keeper.keep(verdict(29))
+    disk.meanwhile = lambda: (full_of(keeper, range(30, 45)), keeper.keep(verdict(29)))
     keeper.flush()
     disk.fails, disk.meanwhile = False, lambda: None
     keeper.flush()
-    assert keys(tmp_path / "box") == disk.power_cut(tmp_path / "cut") == [f"{n:04d}" for n in range(30)]
+    found = disk.power_cut(tmp_path / "cut")
+    assert sorted(found) == sorted(keys(tmp_path / "box")) == [f"{n:04d}" for n in range(45)]
 
 
 def test_oldest_comes_first_after_a_restart_though_it_was_written_anew(tmp_path: Path) -> None:
