@@ -47,7 +47,7 @@ from edge.swap import Successor, load_successor
 from edge.watchdog import TURN_S, Watchdog, end_now, notify
 from edge.web import StatusServer, build_server, create_app
 from edge.wire import Topics
-from engines import EngineRunError, ParrotgateError
+from engines import DeviceLostError, EngineRunError, ParrotgateError
 from engines.errors import EXIT_OK, BuildStoppedError
 
 log = logging.getLogger(__name__)
@@ -77,6 +77,7 @@ class Worker:
         self._topics = Topics(config.mqtt.prefix, config.worker)
         self._stop = threading.Event()
         self._failure: BaseException | None = None
+        self._lost = False  # the device: the libraries' clean-up may hang or crash on it
         self._threads: list[threading.Thread] = []
         self._serving = False
         self._watchdog = Watchdog(self.health.live, config.watchdog.stall_s, bites=config.watchdog.end)
@@ -88,6 +89,7 @@ class Worker:
         self._reload = threading.Event()
         self._loading: threading.Thread | None = None
         self._successor: Successor | None = None
+        self._bringing = threading.Lock()
 
     @property
     def url(self) -> str | None:
@@ -138,6 +140,7 @@ class Worker:
         try:
             self._begin()
         except BaseException as error:
+            self._lost = self._lost or isinstance(error, DeviceLostError)
             self._failure = self._failure or error
             self._stop.set()
             self._finish()
@@ -160,7 +163,7 @@ class Worker:
             self._spawn("page", self._server.run)
             log.info("status page url=%s", self._server.url)
         self._keeper = Keeper(open_spool(self.config), self.health.spool_failed)
-        self._held.callback(self._keeper.close)
+        self._held.callback(self._close_keeper)
         self._held.callback(self._close_parts)  # GPU libraries do not survive modules taken apart in any order
         self._parts = load_parts(self.config, logged(self._starting, lambda: not self._stop.is_set()))
         self._build(self._parts)
@@ -216,13 +219,27 @@ class Worker:
         log.info("stopped after=%.1fs", time.monotonic() - began)
 
     def _close_parts(self) -> None:
-        for parts in (None if self._successor is None else self._successor.parts, self._parts):
-            if parts is not None:
+        with self._bringing:
+            successor = self._successor
+        for parts in (None if successor is None else successor.parts, self._parts):
+            if parts is not None and not self._lost:
                 parts.close()
 
+    def _close_keeper(self) -> None:
+        if not self._lost:
+            self._keeper.close()
+            return
+        closing = threading.Thread(target=self._keeper.close, name="spool-end", daemon=True)
+        closing.start()
+        closing.join(FAILED_S)
+
     def _leave_a_load_behind(self) -> None:
-        """A library that is loading a network does not survive the interpreter's end."""
-        if self._loading is not None and self._loading.is_alive():
+        """A library that is loading a network does not survive the interpreter's end, nor does one without its device.
+
+        What is raised for a lost device ends the process as abruptly (``engines.console``).
+        """
+        loads = self._loading is not None and self._loading.is_alive()
+        if loads or (self._lost and self._failure is None):
             if self._failure is not None:
                 log.critical("%s", self._failure)
             end_now(EXIT_OK if self._failure is None else getattr(self._failure, "exit_code", 1) or 1)
@@ -244,6 +261,7 @@ class Worker:
         try:
             self._judge.conclude(self._judge.begin(batch))
         except EngineRunError as error:
+            self._lost = self._lost or isinstance(error, DeviceLostError)
             log.error("batch of %d failed at the end, its frames are left with the broker: %s", len(batch), error)
 
     def _spawn(self, name: str, target: Callable[[], None]) -> None:
@@ -260,6 +278,7 @@ class Worker:
     def _fail(self, name: str, error: BaseException) -> None:
         if not isinstance(error, ParrotgateError):
             log.error("thread %s ended", name, exc_info=error)
+        self._lost = self._lost or isinstance(error, DeviceLostError)
         self._failure = self._failure or error
         self.health.fault(f"the {name} thread ended: {error}")
         self._stop.set()
@@ -310,13 +329,21 @@ class Worker:
     def _load_aside(self, read: Callable[[], Config]) -> None:
         try:
             journal = None if self._parts is None else self._parts.journal
-            self._successor = load_successor(self.config, read, journal)
+            self._bring(load_successor(self.config, read, journal))
         except ParrotgateError as error:
             self.health.reloaded(str(error))
             log.error("reload refused, what runs stays: %s", error)
         except Exception as error:  # what runs must not end for what was to come
             self.health.reloaded(f"reload failed: {type(error).__name__}; see the log")
             log.exception("reload failed, what runs stays")
+
+    def _bring(self, successor: Successor) -> None:
+        with self._bringing:  # so that what comes after the stop is closed here, and all else in ``_close_parts``
+            if not self._stop.is_set():
+                self._successor = successor
+                return
+        if not self._lost:
+            successor.parts.close()
 
     def _take_over(self, successor: Successor) -> None:
         old = self._parts
@@ -327,13 +354,14 @@ class Worker:
             return
         for batch in self._batches(frames):
             self._judge.finish(self._judge.begin(batch))
-        self.config, self._parts, self._successor = successor.config, successor.parts, None
-        self._judge.take_over(self._parts, self.config)
-        self.health.set_models(self._parts.describe())
-        self.health.reloaded(None)
-        log.info("reloaded gate=%s", self._parts.gate.name)
-        if old is not None:
-            old.close()
+        with ExitStack() as replaced:
+            if old is not None:
+                replaced.callback(old.close)
+            self.config, self._parts, self._successor = successor.config, successor.parts, None
+            self._judge.take_over(self._parts, self.config)
+            self.health.set_models(self._parts.describe())
+            self.health.reloaded(None)
+            log.info("reloaded gate=%s", self._parts.gate.name)
 
     def _batches(self, frames: list[Frame]) -> list[list[Frame]]:
         most = self.config.batch.max

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -14,9 +16,11 @@ import yaml
 from edge.config import Config
 from edge.config_file import load_config
 from edge.errors import LinkRefused
-from edge.parts import open_spool
-from edge.worker import Worker
-from engines import EngineRunError
+from edge.keeper import Keeper
+from edge.parts import Parts, open_spool
+from edge.swap import Successor
+from edge.worker import FAILED_S, Worker
+from engines import DeviceLostError, EngineRunError
 from tests import standin
 from tests.edge.worker_process import MODELS, Verdicts, client, demo_config, wait_for
 from tests.engines import plans
@@ -131,11 +135,103 @@ def test_worker_that_fails_while_it_changes_over_gives_back_what_ran_and_what_wa
     worker = Worker(on_plans, read=lambda: on_plans)
     worker.start()
     allocated = device.allocated()
+    assert allocated > 0
     worker.reload()
     assert worker._stop.wait(30)
     with pytest.raises(PlantedError):
         worker.stop()
     assert device.allocated() == 0
+
+
+def test_worker_that_fails_right_after_the_change_over_gives_back_both(
+    on_plans: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = import_module("standin_device").device
+
+    def fail(*_: object) -> None:
+        raise PlantedError("planted")
+
+    monkeypatch.setenv("PYTHONPATH", standin.environment()["PYTHONPATH"])
+    worker = Worker(on_plans, read=lambda: on_plans)
+    worker.start()
+    assert device.allocated() > 0
+    monkeypatch.setattr(worker._judge, "take_over", fail)
+    worker.reload()
+    assert worker._stop.wait(30)
+    with pytest.raises(PlantedError):
+        worker.stop()
+    assert device.allocated() == 0
+
+
+class Brought(list[str]):
+    """The parts of a successor that never runs."""
+
+    def close(self) -> None:
+        self.append("closed")
+
+
+def test_what_a_reload_brings_after_the_stop_is_closed(on_plans: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    brought, asked, given = Brought(), threading.Event(), threading.Event()
+
+    def load(*_: object) -> Successor:
+        asked.set()
+        assert given.wait(30)
+        return Successor(on_plans, cast(Parts, brought))
+
+    monkeypatch.setattr("edge.worker.load_successor", load)
+    monkeypatch.setattr("edge.worker.STOP_S", 0.5)
+    worker = Worker(on_plans, read=lambda: on_plans)
+    worker.start()
+    worker.reload()
+    assert asked.wait(10)
+    worker.stop()
+    assert brought == []
+    given.set()
+    wait_for(lambda: brought == ["closed"], 10, "the end of what came too late")
+
+
+@pytest.mark.parametrize("live", [run, start_and_stop])
+@pytest.mark.parametrize("hangs", [False, True])
+@pytest.mark.usefixtures("signals")
+def test_lost_device_is_left_alone_and_its_worker_ends_at_once(
+    on_plans: Config, monkeypatch: pytest.MonkeyPatch, hangs: bool, live: Callable[[Worker], None]
+) -> None:
+    flushed, ended = threading.Event(), threading.Event()
+    close = Keeper.close
+
+    def end_of_spool(keeper: Keeper) -> None:
+        flushed.set()
+        if hangs:
+            ended.wait(30)
+        close(keeper)
+
+    def lose(*_: object) -> None:
+        raise DeviceLostError("planted")
+
+    monkeypatch.setattr(Keeper, "close", end_of_spool)
+    monkeypatch.setattr(Parts, "close", lambda _: pytest.fail("the libraries' clean-up may hang"))
+    monkeypatch.setattr("edge.pipeline.Pipeline.turn", lose)
+    worker = Worker(on_plans)
+    began: list[float] = []
+    fault = worker.health.fault
+    monkeypatch.setattr(worker.health, "fault", lambda why: (began.append(time.monotonic()), fault(why)))
+    with pytest.raises(DeviceLostError):
+        live(worker)
+    assert time.monotonic() - began[0] < 2 * FAILED_S + 0.7, "its successor waits"
+    assert flushed.is_set()
+    ended.set()
+
+
+def test_device_that_is_lost_in_the_drain_is_left_alone(on_plans: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lose(*_: object) -> None:
+        raise DeviceLostError("planted")
+
+    monkeypatch.setattr(Parts, "close", lambda _: pytest.fail("the libraries' clean-up may hang"))
+    worker = Worker(on_plans)
+    worker.start()
+    monkeypatch.setattr(worker._judge, "begin", lose)
+    monkeypatch.setattr(worker._intake, "close", lambda timeout_s: [object()])
+    worker.stop()
 
 
 @pytest.mark.mosquitto
