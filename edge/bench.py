@@ -72,8 +72,8 @@ def run_bench(
     """Measure ``config`` for about ``seconds`` with ``cameras`` simulated cameras.
 
     Args:
-        config: a worker's configuration; its topics are replaced by a fresh random prefix, nothing is dropped, and
-            unchanged frames are judged like all others.
+        config: a worker's configuration; its topics are replaced by a fresh random prefix, nothing is dropped,
+            unchanged frames are judged like all others, and nothing is kept on disk: the spool is the running worker's.
         images: folder of pictures to send; None draws JPEGs, of about 300 KB at 1920 x 1080.
         size: (width, height) in pixels of drawn pictures.
         cameras: how many cameras send.
@@ -226,9 +226,8 @@ class _Bench:
 def _benched(config: Config) -> Config:
     mailbox = config.mailbox.model_copy(update={"policy": "every"})
     publish = config.publish.model_copy(update={"species": False, "snapshot": False})
-    return config.model_copy(
-        update={"mailbox": mailbox, "publish": publish, "skip_unchanged": False, "status": None, "cameras": {}}
-    )
+    changed = {"mailbox": mailbox, "publish": publish, "spool": config.spool.model_copy(update={"folder": None})}
+    return config.model_copy(update=changed | {"skip_unchanged": False, "status": None, "cameras": {}})
 
 
 def _published(worker: Worker) -> int:

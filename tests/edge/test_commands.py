@@ -192,8 +192,9 @@ def test_demo_on_a_port_that_was_asked_for_and_is_taken_says_so() -> None:
 
 
 @pytest.mark.timeout(180)
-def test_bench_prints_its_json_alone(mosquitto: Broker, tmp_path: Path) -> None:
-    (tmp_path / "edge.yaml").write_text(yaml.safe_dump(demo_config(mosquitto.url)))
+def test_bench_prints_its_json_alone_and_touches_no_spool(mosquitto: Broker, tmp_path: Path) -> None:
+    spool = {"folder": str(tmp_path / "spool")}
+    (tmp_path / "edge.yaml").write_text(yaml.safe_dump(demo_config(mosquitto.url, spool=spool)))
     (tmp_path / "pictures").mkdir()
     for number, picture in enumerate(small_pictures()[:4]):
         (tmp_path / "pictures" / f"{number}.jpg").write_bytes(picture)
@@ -207,6 +208,7 @@ def test_bench_prints_its_json_alone(mosquitto: Broker, tmp_path: Path) -> None:
     assert set(report["latency_ms"]) >= {"p50", "p99"}
     assert report["frames"] == report["inferences"] > 0
     assert report["path_fps"] > 0
+    assert not (tmp_path / "spool").exists(), "a running worker may have it, and its journal of pictures"
 
 
 def test_schemas_are_valid_and_the_verdicts_is_the_published_one() -> None:
