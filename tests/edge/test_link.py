@@ -104,6 +104,13 @@ def test_message_goes_round(broker: AnyBroker, topic: str) -> None:
     assert writer.confirmed[0][1] is None
 
 
+def test_small_packets_are_sent_at_once(broker: AnyBroker, topic: str) -> None:
+    """Nagle's rule holds a verdict back until TCP has acknowledged the PUBACK before it, up to 40 ms later."""
+    with running(settings_for(broker), topic) as reader:
+        assert reader.link is not None
+        assert reader.link._client.socket().getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_user_properties_travel_with_mqtt_5(mosquitto: Broker, topic: str) -> None:
     with running(settings_for(mosquitto), topic) as reader, running(settings_for(mosquitto)) as writer:
         writer.properties = {"frame_id": "7", "captured_at": "1.5"}
