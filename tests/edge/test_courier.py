@@ -140,6 +140,16 @@ def test_refused_subscription_stays_the_reason_when_the_engines_become_warm(link
     assert "Not authorized" in reason
 
 
+def subscribed(link: Recording, box: Box, health: Health, now: list[float]) -> Courier:
+    """A warm courier whose link is up and has its subscription; ``now`` is its clock."""
+    courier = Courier(TOPICS, box, health, 1 << 20, "mqtt://broker:1883", clock=lambda: now[0])
+    courier.attach(cast(Link, link))
+    courier.set_warm()
+    courier.link_up(False, 10, None)
+    courier.link_subscribed([])
+    return courier
+
+
 def test_absent_broker_is_the_reason_for_not_being_ready(link: Recording, box: Box) -> None:
     health = Health("box")
     courier = Courier(TOPICS, box, health, 1 << 20, "mqtt://broker:1883")
@@ -153,11 +163,7 @@ def test_right_to_read_is_tried_anew_after_a_minute_of_silence_and_believed_lost
     link: Recording, box: Box
 ) -> None:
     now, health = [1000.0], Health("box")
-    courier = Courier(TOPICS, box, health, 1 << 20, "mqtt://broker:1883", clock=lambda: now[0])
-    courier.attach(cast(Link, link))
-    courier.set_warm()
-    courier.link_up(False, 10, None)
-    courier.link_subscribed([])
+    courier = subscribed(link, box, health, now)
 
     def canaries_after(seconds: float) -> int:
         now[0] += seconds
@@ -187,11 +193,7 @@ def test_test_frame_that_is_refused_after_one_was_taken_is_sent_again_until_righ
     link: Recording, box: Box
 ) -> None:
     now, health = [1000.0], Health("box")
-    courier = Courier(TOPICS, box, health, 1 << 20, "mqtt://broker:1883", clock=lambda: now[0])
-    courier.attach(cast(Link, link))
-    courier.set_warm()
-    courier.link_up(False, 10, None)
-    courier.link_subscribed([])
+    courier = subscribed(link, box, health, now)
 
     def answer_after(seconds: float, failure: str | None) -> int:
         now[0] += seconds
@@ -228,11 +230,7 @@ def test_test_frame_that_is_refused_after_one_was_taken_is_sent_again_until_righ
 
 def test_worker_that_judges_stays_ready_though_its_test_frame_is_refused_now(link: Recording, box: Box) -> None:
     now, health = [1000.0], Health("box")
-    courier = Courier(TOPICS, box, health, 1 << 20, "mqtt://broker:1883", clock=lambda: now[0])
-    courier.attach(cast(Link, link))
-    courier.set_warm()
-    courier.link_up(False, 10, None)
-    courier.link_subscribed([])
+    courier = subscribed(link, box, health, now)
     courier.link_turn()
     for mid in (1, 2):
         courier.link_confirmed(mid, None)

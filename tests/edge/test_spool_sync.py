@@ -284,11 +284,17 @@ def test_what_ends_a_flush_lets_the_next_one_begin(tmp_path: Path, monkeypatch: 
     assert disk.power_cut(tmp_path / "cut") == ["0000", "0001", "0002"]
 
 
-def test_confirmation_in_doubt_is_written_anew(tmp_path: Path) -> None:
+def synced(folder: Path, n: int) -> tuple[Forgetful, Keeper]:
+    """A disk, and a keeper on it whose first ``n`` verdicts are synced."""
     disk, clock = Forgetful(), Clock()
-    keeper = Keeper(Spool(tmp_path / "box", 20_000, 3600, disk=disk, clock=clock), clock=clock)
-    full_of(keeper, range(30))
+    keeper = Keeper(Spool(folder, 20_000, 3600, disk=disk, clock=clock), clock=clock)
+    full_of(keeper, range(n))
     keeper.flush()
+    return disk, keeper
+
+
+def test_confirmation_in_doubt_is_written_anew(tmp_path: Path) -> None:
+    disk, keeper = synced(tmp_path / "box", 30)
     keeper.done("0001")
     disk.meanwhile = lambda: keeper.done("0002")
     keeper.flush()
@@ -304,10 +310,7 @@ def test_confirmation_in_doubt_is_written_anew(tmp_path: Path) -> None:
 
 
 def test_verdict_kept_again_behind_a_confirmation_in_doubt_stays_kept(tmp_path: Path) -> None:
-    disk, clock = Forgetful(), Clock()
-    keeper = Keeper(Spool(tmp_path / "box", 20_000, 3600, disk=disk, clock=clock), clock=clock)
-    full_of(keeper, range(30))
-    keeper.flush()
+    disk, keeper = synced(tmp_path / "box", 30)
     keeper.done("0029")
     disk.fails = True
     disk.meanwhile = lambda: (full_of(keeper, range(30, 45)), keeper.keep(verdict(29)))
